@@ -1,0 +1,485 @@
+#include "io/stream.h"
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "base/status.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+/* One write call hands the kernel this much at most, so that a 64 MB value on one connection does
+ * not hold up the others for longer than some 50 microseconds at a time. */
+#define WRITE_SLICE (256u * 1024u)
+#define IOVECS_MAX 16
+/* A buffer that has grown past this is given back after it was written. */
+#define KEEP_BUFFER (256u * 1024u)
+
+/* A piece of the outgoing bytes: in the batch's buffer (ext NULL) or elsewhere. */
+typedef struct segment {
+    size_t offset;
+    size_t len;
+    const char *ext;
+    void (*release)(void *);
+    void *arg;
+} segment;
+
+typedef struct batch {
+    arn_buf bytes;
+    segment *segments;
+    unsigned count;
+    unsigned cap;
+    unsigned first; /* segments before it are written */
+} batch;
+
+struct arn_stream {
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } u;
+    arn_runtime *rt;
+    const arn_stream_target *target;
+    const arn_stream_events *events; /* NULL once closed */
+    void *owner;
+    uv_connect_t connect_req;
+    uv_getaddrinfo_t resolve_req;
+    uv_write_t write_req;
+    uv_timer_t defer; /* reports errors of synchronous calls from the loop, not from the call */
+    struct addrinfo *addresses;
+    struct addrinfo *next_address;
+    int error;
+    int tracked_fd;
+    unsigned open : 1;
+    unsigned writing : 1;
+    unsigned resolving : 1;
+    unsigned has_handle : 1;
+    unsigned reported : 1;
+    unsigned closing_handles; /* close callbacks and look-ups still to come */
+    size_t sent;              /* not yet reported */
+    batch filling;
+    batch flying;
+};
+
+static void try_next_address(arn_stream *s);
+
+/* ---- batches ---- */
+
+static segment *batch_add(batch *b) {
+    if (b->count == b->cap) {
+        unsigned cap = b->cap > 0 ? b->cap * 2 : 8;
+        segment *segments = arn_realloc(b->segments, cap * sizeof(*segments));
+        if (segments == NULL)
+            return NULL;
+        b->segments = segments;
+        b->cap = cap;
+    }
+    return &b->segments[b->count++];
+}
+
+static void segment_done(segment *seg) {
+    if (seg->release != NULL)
+        seg->release(seg->arg);
+    seg->release = NULL;
+}
+
+static void batch_reset(batch *b) {
+    for (; b->first < b->count; b->first++)
+        segment_done(&b->segments[b->first]);
+    b->first = b->count = 0;
+    arn_buf_reset(&b->bytes, KEEP_BUFFER);
+}
+
+static void batch_free(batch *b) {
+    batch_reset(b);
+    arn_buf_free(&b->bytes);
+    arn_free(b->segments);
+    memset(b, 0, sizeof(*b));
+}
+
+static unsigned batch_iovecs(const batch *b, uv_buf_t *iov) {
+    size_t room = WRITE_SLICE;
+    unsigned n = 0;
+    unsigned i;
+
+    for (i = b->first; i < b->count && n < IOVECS_MAX && room > 0; i++) {
+        const segment *seg = &b->segments[i];
+        const char *base = seg->ext != NULL ? seg->ext : b->bytes.data;
+        size_t len = seg->len < room ? seg->len : room;
+        iov[n++] = uv_buf_init((char *)base + seg->offset, (unsigned)len);
+        room -= len;
+    }
+    return n;
+}
+
+static void batch_advance(batch *b, size_t n) {
+    while (b->first < b->count) {
+        segment *seg = &b->segments[b->first];
+        if (n < seg->len) {
+            seg->offset += n;
+            seg->len -= n;
+            return;
+        }
+        n -= seg->len;
+        segment_done(seg);
+        b->first++;
+    }
+}
+
+int arn__stream_append(arn_stream *s, const char *data, size_t len) {
+    batch *b = &s->filling;
+    segment *last = b->count > b->first ? &b->segments[b->count - 1] : NULL;
+    size_t offset = b->bytes.len;
+
+    if (len == 0)
+        return ARN_OK;
+    if (arn_buf_append(&b->bytes, data, len) != 0)
+        return ARN_ENOMEM;
+    if (last != NULL && last->ext == NULL && last->offset + last->len == offset) {
+        last->len += len;
+        return ARN_OK;
+    }
+    last = batch_add(b);
+    if (last == NULL) {
+        b->bytes.len = offset;
+        return ARN_ENOMEM;
+    }
+    *last = (segment){offset, len, NULL, NULL, NULL};
+    return ARN_OK;
+}
+
+int arn__stream_append_ref(arn_stream *s, const char *data, size_t len, void (*release)(void *),
+                           void *arg) {
+    segment *seg = batch_add(&s->filling);
+
+    if (seg == NULL)
+        return ARN_ENOMEM;
+    *seg = (segment){0, len, data, release, arg};
+    return ARN_OK;
+}
+
+/* ---- closing ---- */
+
+static void unhold(arn_stream *s) {
+    if (--s->closing_handles > 0)
+        return;
+    if (s->addresses != NULL)
+        uv_freeaddrinfo(s->addresses);
+    batch_free(&s->filling);
+    batch_free(&s->flying);
+    arn_free(s);
+}
+
+static void on_handle_closed(uv_handle_t *handle) {
+    unhold(handle->data);
+}
+
+static void close_handle(arn_stream *s) {
+    if (!s->has_handle)
+        return;
+    s->has_handle = 0;
+    s->open = 0;
+    arn__runtime_untrack_fd(s->tracked_fd);
+    s->tracked_fd = -1;
+    uv_close(&s->u.handle, on_handle_closed);
+}
+
+void arn__stream_close(arn_stream *s) {
+    if (s->events == NULL)
+        return;
+    s->events = NULL;
+    close_handle(s);
+    uv_close((uv_handle_t *)&s->defer, on_handle_closed);
+    if (s->resolving)
+        uv_cancel((uv_req_t *)&s->resolve_req);
+    /* What was being written stays referenced until libuv's close callback has run. */
+    batch_reset(&s->filling);
+    unhold(s);
+}
+
+/* ---- errors ---- */
+
+static void report(arn_stream *s, int error) {
+    if (s->events == NULL || s->reported)
+        return;
+    s->reported = 1;
+    s->events->on_error(s->owner, error);
+}
+
+static void on_deferred_error(uv_timer_t *timer) {
+    arn_stream *s = timer->data;
+
+    report(s, s->error);
+}
+
+static void report_later(arn_stream *s, int error) {
+    s->error = error;
+    uv_timer_start(&s->defer, on_deferred_error, 0, 0);
+}
+
+/* ---- reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+    arn_stream *s = handle->data;
+    size_t size;
+
+    (void)suggested;
+    buf->base = arn__runtime_scratch(s->rt, &size);
+    buf->len = size;
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
+    arn_stream *s = stream->data;
+
+    if (s->events == NULL || n == 0)
+        return;
+    if (n < 0)
+        report(s, (int)n);
+    else
+        s->events->on_data(s->owner, buf->base, (size_t)n);
+}
+
+/* ---- writing ---- */
+
+static void on_written(uv_write_t *req, int status) {
+    arn_stream *s = req->data;
+    size_t n = s->sent;
+
+    s->writing = 0;
+    if (s->events == NULL)
+        return;
+    if (status < 0) {
+        report(s, status);
+        return;
+    }
+    batch_advance(&s->flying, n);
+    s->sent = 0;
+    s->events->on_sent(s->owner, n);
+    if (s->events != NULL)
+        arn__stream_flush(s);
+}
+
+/* Writes until the kernel takes no more or the slice is used up; the rest goes through libuv's
+ * queue, one request at a time, so other streams have their turn in between. */
+void arn__stream_flush(arn_stream *s) {
+    uv_buf_t iov[IOVECS_MAX];
+    unsigned count;
+    unsigned i;
+    int n;
+
+    if (!s->open || s->writing || s->reported || s->error != 0)
+        return;
+    if (s->flying.first == s->flying.count) {
+        batch empty;
+        batch_reset(&s->flying);
+        if (s->filling.count == 0)
+            return;
+        empty = s->flying;
+        s->flying = s->filling;
+        s->filling = empty;
+    }
+
+    count = batch_iovecs(&s->flying, iov);
+    n = uv_try_write(&s->u.stream, iov, count);
+    if (n < 0 && n != UV_EAGAIN) {
+        report_later(s, n);
+        return;
+    }
+    if (n > 0) {
+        batch_advance(&s->flying, (size_t)n);
+        s->events->on_sent(s->owner, (size_t)n);
+        if (s->flying.first == s->flying.count && s->filling.count == 0) {
+            batch_reset(&s->flying);
+            return;
+        }
+        if (s->flying.first == s->flying.count) {
+            arn__stream_flush(s);
+            return;
+        }
+        count = batch_iovecs(&s->flying, iov);
+    }
+
+    s->sent = 0;
+    for (i = 0; i < count; i++)
+        s->sent += iov[i].len;
+    s->write_req.data = s;
+    n = uv_write(&s->write_req, &s->u.stream, iov, count, on_written);
+    if (n < 0)
+        report_later(s, n);
+    else
+        s->writing = 1;
+}
+
+/* ---- connecting ---- */
+
+static void configure_socket(arn_stream *s) {
+    const arn_stream_target *t = s->target;
+    uv_os_fd_t fd;
+
+    if (uv_fileno(&s->u.handle, &fd) != 0)
+        return;
+    s->tracked_fd = fd;
+    arn__runtime_track_fd(fd);
+    if (t->host == NULL)
+        return;
+    uv_tcp_nodelay(&s->u.tcp, 1);
+    if (!t->keepalive)
+        return;
+    /* Not uv_tcp_keepalive(): it insists on an idle time and sets nothing else. Failures are left
+     * to the kernel's defaults, as redis-py's users would see them only as a dead peer. */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &t->keepalive, sizeof(t->keepalive));
+#ifdef TCP_KEEPIDLE
+    if (t->keepalive_idle > 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &t->keepalive_idle, sizeof(int));
+#endif
+#ifdef TCP_KEEPINTVL
+    if (t->keepalive_interval > 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &t->keepalive_interval, sizeof(int));
+#endif
+#ifdef TCP_KEEPCNT
+    if (t->keepalive_count > 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &t->keepalive_count, sizeof(int));
+#endif
+}
+
+static void on_connected(uv_connect_t *req, int status) {
+    arn_stream *s = req->data;
+
+    /* A handle that was closed while connecting (its stream closed, or the next address being
+     * tried) ends here with UV_ECANCELED. */
+    if (s->events == NULL || status == UV_ECANCELED)
+        return;
+    if (status < 0) {
+        s->error = status;
+        try_next_address(s);
+        return;
+    }
+    s->open = 1;
+    s->error = 0;
+    configure_socket(s);
+    status = uv_read_start(&s->u.stream, on_alloc, on_read);
+    if (status < 0) {
+        report(s, status);
+        return;
+    }
+    s->events->on_open(s->owner);
+}
+
+static void on_retry_handle_closed(uv_handle_t *handle) {
+    arn_stream *s = handle->data;
+
+    if (s->events != NULL)
+        try_next_address(s);
+    unhold(s);
+}
+
+static void try_next_address(arn_stream *s) {
+    const struct addrinfo *address = s->next_address;
+    int r;
+
+    if (s->has_handle) {
+        /* libuv has no second connect on one handle: a fresh one takes the next address. */
+        if (address == NULL) {
+            report(s, s->error);
+            return;
+        }
+        s->has_handle = 0;
+        uv_close(&s->u.handle, on_retry_handle_closed);
+        return;
+    }
+    if (address == NULL) {
+        report(s, s->error);
+        return;
+    }
+    s->next_address = address->ai_next;
+    r = uv_tcp_init(arn__runtime_loop(s->rt), &s->u.tcp);
+    if (r == 0) {
+        s->u.handle.data = s;
+        s->has_handle = 1;
+        s->closing_handles++;
+        s->connect_req.data = s;
+        r = uv_tcp_connect(&s->connect_req, &s->u.tcp, address->ai_addr, on_connected);
+    }
+    if (r < 0) {
+        s->error = r;
+        try_next_address(s);
+    }
+}
+
+static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *addresses) {
+    arn_stream *s = req->data;
+
+    s->resolving = 0;
+    if (s->events == NULL) {
+        if (addresses != NULL)
+            uv_freeaddrinfo(addresses);
+    } else if (status < 0) {
+        report(s, status);
+    } else {
+        s->addresses = s->next_address = addresses;
+        try_next_address(s);
+    }
+    unhold(s);
+}
+
+static void start_tcp(arn_stream *s) {
+    struct addrinfo hints;
+    char service[16];
+    int r;
+
+    memset(&hints, 0, sizeof(hints));
+    hints.ai_family = AF_UNSPEC;
+    hints.ai_socktype = SOCK_STREAM;
+    snprintf(service, sizeof(service), "%d", s->target->port);
+    s->resolve_req.data = s;
+    r = uv_getaddrinfo(arn__runtime_loop(s->rt), &s->resolve_req, on_resolved, s->target->host,
+                       service, &hints);
+    if (r < 0) {
+        report_later(s, r);
+        return;
+    }
+    s->resolving = 1;
+    s->closing_handles++;
+}
+
+static void start_pipe(arn_stream *s) {
+    int r = UV_ENAMETOOLONG;
+
+    /* libuv before 1.46 cuts a long path short without a word. */
+    if (strlen(s->target->path) < sizeof(((struct sockaddr_un *)0)->sun_path))
+        r = uv_pipe_init(arn__runtime_loop(s->rt), &s->u.pipe, 0);
+    if (r < 0) {
+        report_later(s, r);
+        return;
+    }
+    s->u.handle.data = s;
+    s->has_handle = 1;
+    s->closing_handles++;
+    s->connect_req.data = s;
+    uv_pipe_connect(&s->connect_req, &s->u.pipe, s->target->path, on_connected);
+}
+
+arn_stream *arn__stream_open(arn_runtime *rt, const arn_stream_target *target,
+                             const arn_stream_events *events, void *owner) {
+    arn_stream *s = arn_calloc(1, sizeof(*s));
+
+    if (s == NULL)
+        return NULL;
+    s->rt = rt;
+    s->target = target;
+    s->events = events;
+    s->owner = owner;
+    s->tracked_fd = -1;
+    uv_timer_init(arn__runtime_loop(rt), &s->defer);
+    s->defer.data = s;
+    s->closing_handles = 2; /* the timer, and the owner until it closes */
+    if (target->host != NULL)
+        start_tcp(s);
+    else
+        start_pipe(s);
+    return s;
+}

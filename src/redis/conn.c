@@ -1,0 +1,552 @@
+#include "redis/conn.h"
+
+#include "base/alloc.h"
+#include "base/status.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Bytes that may wait in a stream: what is behind them is still `queued`, so it can be cancelled
+ * without a trace and survives a lost connection. */
+#define UNSENT_MAX (1024u * 1024u)
+/* Requests up to this size are copied side by side; larger ones are written from the op. */
+#define COPY_MAX 4096u
+
+#define BACKOFF_FIRST_MS 8u
+#define BACKOFF_MAX_MS 512u
+
+static void start_connecting(arn_redis_conn *conn);
+static void arm(arn_redis_conn *conn);
+
+static arn_redis_op *op_of(arn_queue *node) {
+    return ARN_CONTAINER_OF(ARN_CONTAINER_OF(node, arn_op, node), arn_redis_op, base);
+}
+
+static uint64_t now_of(const arn_redis_conn *conn) {
+    return uv_now(arn__runtime_loop(conn->client->rt));
+}
+
+/* ---- ends ---- */
+
+/* Takes the op out of its queue with the queue's reference, finishing it if it is not yet. */
+static void drop_op(arn_redis_op *op, int status, const char *message) {
+    arn_queue_remove(&op->base.node);
+    op->conn = NULL;
+    arn__redis_op_finish(op, status, message);
+    arn_op_unref(&op->base);
+}
+
+static void drop_all(arn_queue *queue, int status, const char *message) {
+    while (!arn_queue_empty(queue))
+        drop_op(op_of(queue->next), status, message);
+}
+
+static void close_stream(arn_redis_conn *conn) {
+    if (conn->stream != NULL) {
+        arn__stream_close(conn->stream);
+        conn->stream = NULL;
+        atomic_fetch_sub_explicit(&conn->client->stats.connections, 1, memory_order_relaxed);
+    }
+    arn__redis_reader_free(conn->reader);
+    conn->reader = NULL;
+    conn->unsent = 0;
+    conn->was_ready = 0;
+    conn->state = ARN_REDIS_IDLE;
+    arn_arena_free(&conn->scratch);
+}
+
+static void conn_free(arn_redis_conn *conn) {
+    arn_queue_remove(&conn->dirty);
+    arn__redis_timer_free(conn->timer);
+    arn_free(conn);
+}
+
+void arn__redis_conn_end(arn_redis_conn *conn, int status, const char *message) {
+    if (conn->doomed)
+        return;
+    conn->doomed = 1;
+    uv_timer_stop(conn->timer);
+    drop_all(&conn->sent, status, message);
+    drop_all(&conn->queued, status, message);
+    close_stream(conn); /* last: the message may be the reader's or in the connection's arena */
+    arn__redis_client_lost(conn);
+    if (!conn->in_data)
+        conn_free(conn);
+}
+
+/* An established connection has ended. What was sent fails; what was not waits for the next. */
+static void broke(arn_redis_conn *conn, int status, const char *message) {
+    if (conn->role != ARN_REDIS_LANE) {
+        arn__redis_conn_end(conn, status, message);
+        return;
+    }
+    drop_all(&conn->sent, status, message);
+    close_stream(conn);
+    if (!arn_queue_empty(&conn->queued)) {
+        atomic_fetch_add_explicit(&conn->client->stats.reconnects, 1, memory_order_relaxed);
+        arn__redis_conn_start(conn);
+    }
+}
+
+/* An attempt at a connection has failed, and with it everything that waited for it. */
+static void connect_failed(arn_redis_conn *conn, int status, const char *message) {
+    arn_redis_client *client = conn->client;
+    unsigned shift = client->failures < 6 ? client->failures : 6;
+    uint64_t backoff = (uint64_t)BACKOFF_FIRST_MS << shift;
+
+    client->failures++;
+    client->not_before = now_of(conn) + (backoff < BACKOFF_MAX_MS ? backoff : BACKOFF_MAX_MS);
+    if (conn->role != ARN_REDIS_LANE) {
+        arn__redis_conn_end(conn, status, message);
+        return;
+    }
+    uv_timer_stop(conn->timer);
+    drop_all(&conn->queued, status, message);
+    close_stream(conn);
+}
+
+static void fail_stream(arn_redis_conn *conn, int status, const char *message) {
+    if (conn->was_ready)
+        broke(conn, status, message);
+    else
+        connect_failed(conn, status, message);
+}
+
+static void describe(const arn_redis_conn *conn, int uv_error, char *out, size_t size) {
+    const char *label = conn->client->label;
+    int code = -uv_error;
+
+    if (uv_error == UV_EOF) {
+        snprintf(out, size, "Connection closed by server.");
+        return;
+    }
+    if (uv_error == UV_EAI_NONAME)
+        code = -2;
+    else if (uv_error == UV_EAI_AGAIN)
+        code = -3;
+    if (conn->was_ready)
+        snprintf(out, size, "Error %d while talking to %s. %s.", code, label, uv_strerror(uv_error));
+    else
+        snprintf(out, size, "Error %d connecting to %s. %s.", code, label, uv_strerror(uv_error));
+}
+
+/* ---- time ---- */
+
+static int expire(arn_redis_conn *conn, arn_queue *queue, uint64_t now) {
+    arn_queue *node = queue->next;
+    char message[320];
+    int expired = 0;
+
+    snprintf(message, sizeof(message), "Timeout reading from %s", conn->client->label);
+    while (node != queue) {
+        arn_redis_op *op = op_of(node);
+        node = node->next;
+        if (op->base.posted)
+            continue;
+        if (op->base.deadline == 0 || op->base.deadline > now)
+            break; /* deadlines grow along a queue */
+        if (queue == &conn->queued)
+            drop_op(op, ARN_ETIMEDOUT, message);
+        else
+            arn__redis_op_finish(op, ARN_ETIMEDOUT, message); /* stays as a tombstone */
+        expired++;
+    }
+    return expired;
+}
+
+static arn_redis_op *first_alive(arn_queue *queue) {
+    arn_queue *node;
+
+    for (node = queue->next; node != queue; node = node->next)
+        if (!op_of(node)->base.posted)
+            return op_of(node);
+    return NULL;
+}
+
+static void on_timer(uv_timer_t *timer) {
+    arn_redis_conn *conn = timer->data;
+    uint64_t now = now_of(conn);
+    int late;
+
+    if (conn->state == ARN_REDIS_BACKOFF && now >= conn->client->not_before) {
+        start_connecting(conn);
+        return;
+    }
+    if (conn->connect_by != 0 && now >= conn->connect_by) {
+        conn->connect_by = 0;
+        if (conn->state == ARN_REDIS_CHECKING) {
+            broke(conn, ARN_ECONN, "Connection closed: no answer to a health check.");
+            return;
+        }
+        if (conn->state != ARN_REDIS_READY) {
+            connect_failed(conn, ARN_ECONNTIMEDOUT, "Timeout connecting to server");
+            return;
+        }
+    }
+    expire(conn, &conn->queued, now);
+    late = expire(conn, &conn->sent, now);
+    if (conn->role == ARN_REDIS_LANE) {
+        if (late)
+            arn__redis_client_retire(conn);
+    } else if (late && conn->role == ARN_REDIS_DEDICATED) {
+        arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
+        return;
+    }
+    if (conn->role == ARN_REDIS_RETIRED && first_alive(&conn->sent) == NULL) {
+        arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
+        return;
+    }
+    arm(conn);
+}
+
+static void arm_at(arn_redis_conn *conn, uint64_t at) {
+    uint64_t now = now_of(conn);
+
+    uv_timer_start(conn->timer, on_timer, at > now ? at - now : 0, 0);
+}
+
+/* Starts the timer for whatever comes first. Ops of one client have the same time to live, so a
+ * running timer is never too late for a new one and is left alone on the way of every op. */
+static void arm(arn_redis_conn *conn) {
+    uint64_t at = 0;
+    arn_redis_op *op;
+    int i;
+
+    if (conn->state == ARN_REDIS_BACKOFF)
+        at = conn->client->not_before;
+    else if (conn->state != ARN_REDIS_READY && conn->state != ARN_REDIS_IDLE)
+        at = conn->connect_by;
+    for (i = 0; i < 2; i++) {
+        op = first_alive(i == 0 ? &conn->sent : &conn->queued);
+        if (op != NULL && op->base.deadline != 0 && (at == 0 || op->base.deadline < at))
+            at = op->base.deadline;
+    }
+    if (at != 0)
+        arm_at(conn, at);
+    else
+        uv_timer_stop(conn->timer);
+}
+
+/* ---- reading ---- */
+
+static void became_ready(arn_redis_conn *conn) {
+    conn->state = ARN_REDIS_READY;
+    conn->was_ready = 1;
+    conn->connect_by = 0;
+    conn->last_read = now_of(conn);
+    arn__redis_client_ready(conn);
+    arm(conn);
+    arn__redis_conn_pump(conn);
+}
+
+/* A reply that belongs to the connection. 1: one was used; 0: incomplete; < 0: the stream failed
+ * (and the connection may be gone). */
+static int read_own_reply(arn_redis_conn *conn) {
+    arn_value value;
+    const char *message = NULL;
+    int r = arn__redis_reader_next(conn->reader, &conn->scratch, &value);
+
+    if (r == 0)
+        return 0;
+    if (r < 0) {
+        fail_stream(conn, r, arn__redis_reader_error(conn->reader));
+        return -1;
+    }
+    if (conn->state == ARN_REDIS_CHECKING) {
+        arn_arena_free(&conn->scratch);
+        became_ready(conn);
+        return 1;
+    }
+    r = arn__redis_setup_reply(conn, conn->setup_got, &value, &message);
+    if (r != ARN_OK) {
+        if (conn->client->legacy_auth == 1) {
+            conn->client->legacy_auth = 2;
+            close_stream(conn);
+            start_connecting(conn);
+            return -1;
+        }
+        connect_failed(conn, r, message);
+        return -1;
+    }
+    arn_arena_free(&conn->scratch);
+    if (++conn->setup_got == conn->setup_expect)
+        became_ready(conn);
+    return 1;
+}
+
+/* The next reply of the op at the head of `sent`. Results as above. */
+static int read_op_reply(arn_redis_conn *conn) {
+    arn_redis_op *op = op_of(conn->sent.next);
+    arn_value *slot = &op->base.value;
+    arn_value discarded;
+    uint64_t used;
+    int late = op->base.posted;
+    int r;
+
+    if (late) {
+        slot = &discarded; /* the caller may be reading the op: only its arena is still ours */
+    } else if (op->replies > 1) {
+        if (op->got == 0) {
+            slot->u.items = arn_arena_alloc(&op->base.arena, op->replies * sizeof(arn_value));
+            if (slot->u.items == NULL) {
+                fail_stream(conn, ARN_ENOMEM, "out of memory while reading a reply");
+                return -1;
+            }
+            slot->kind = ARN_ARRAY;
+            slot->len = op->replies;
+        }
+        slot = &slot->u.items[op->got];
+    }
+    r = arn__redis_reader_next(conn->reader, &op->base.arena, slot);
+    if (r == 0)
+        return 0;
+    if (r < 0) {
+        fail_stream(conn, r, arn__redis_reader_error(conn->reader));
+        return -1;
+    }
+    if (slot->kind == ARN_ERROR)
+        atomic_fetch_add_explicit(&conn->client->stats.errors, 1, memory_order_relaxed);
+    if (++op->got < op->replies)
+        return 1;
+
+    used = conn->bytes_in - arn__redis_reader_pending(conn->reader);
+    arn__redis_client_note_size(op, (size_t)(used - conn->bytes_used));
+    conn->bytes_used = used;
+    atomic_fetch_add_explicit(&conn->client->stats.replies, op->replies, memory_order_relaxed);
+    drop_op(op, ARN_OK, NULL);
+    return 1;
+}
+
+static void after_replies(arn_redis_conn *conn) {
+    if (!arn_queue_empty(&conn->sent) || conn->state != ARN_REDIS_READY)
+        return;
+    uv_timer_stop(conn->timer);
+    if (conn->role == ARN_REDIS_RETIRED)
+        arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
+    else if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued))
+        arn__redis_client_unused(conn);
+}
+
+static void on_data(void *owner, const char *data, size_t len) {
+    arn_redis_conn *conn = owner;
+    arn_stream *stream = conn->stream;
+    int r = 1;
+
+    conn->in_data++;
+    conn->bytes_in += len;
+    conn->last_read = now_of(conn);
+    atomic_fetch_add_explicit(&conn->client->stats.bytes_in, len, memory_order_relaxed);
+    arn__redis_reader_feed(conn->reader, data, len);
+    while (r > 0 && conn->stream == stream && !conn->doomed) {
+        if (conn->state != ARN_REDIS_READY) {
+            r = read_own_reply(conn);
+        } else if (!arn_queue_empty(&conn->sent)) {
+            r = read_op_reply(conn);
+        } else {
+            if (arn__redis_reader_pending(conn->reader) > 0)
+                broke(conn, ARN_EPROTO, "Protocol Error: unexpected data from the server");
+            break;
+        }
+    }
+    conn->in_data--;
+    if (conn->doomed)
+        conn_free(conn);
+    else if (r >= 0 && conn->stream == stream)
+        after_replies(conn);
+}
+
+int arn__redis_conn_in_large(const arn_redis_conn *conn) {
+    return conn->reader != NULL &&
+           arn__redis_reader_pending(conn->reader) > conn->client->config.large_bytes;
+}
+
+/* ---- writing ---- */
+
+static void unref_op(void *op) {
+    arn_op_unref(op);
+}
+
+static int append(arn_redis_conn *conn, arn_redis_op *op) {
+    int r;
+
+    if (op->len <= COPY_MAX)
+        return arn__stream_append(conn->stream, op->request, op->len);
+    arn_op_ref(&op->base);
+    r = arn__stream_append_ref(conn->stream, op->request, op->len, unref_op, &op->base);
+    if (r != ARN_OK)
+        arn_op_unref(&op->base);
+    return r;
+}
+
+static void send_ping(arn_redis_conn *conn) {
+    const arn_redis_config *config = &conn->client->config;
+    static const char ping[] = "*1\r\n$4\r\nPING\r\n";
+    uint64_t limit = config->timeout_ms != 0 ? config->timeout_ms : config->connect_timeout_ms;
+
+    conn->state = ARN_REDIS_CHECKING;
+    conn->connect_by = limit != 0 ? now_of(conn) + limit : 0;
+    conn->unsent += sizeof(ping) - 1;
+    if (arn__stream_append(conn->stream, ping, sizeof(ping) - 1) != ARN_OK) {
+        broke(conn, ARN_ENOMEM, NULL);
+        return;
+    }
+    arn__stream_flush(conn->stream);
+    arm(conn);
+}
+
+static int needs_check(const arn_redis_conn *conn) {
+    uint64_t interval = conn->client->config.health_check_ms;
+
+    return interval != 0 && arn_queue_empty(&conn->sent) &&
+           now_of(conn) - conn->last_read >= interval;
+}
+
+void arn__redis_conn_pump(arn_redis_conn *conn) {
+    int need_timer = 0;
+
+    if (conn->state != ARN_REDIS_READY)
+        return;
+    if (!arn_queue_empty(&conn->queued) && needs_check(conn)) {
+        send_ping(conn);
+        return;
+    }
+    while (conn->unsent < UNSENT_MAX && !arn_queue_empty(&conn->queued)) {
+        arn_redis_op *op = op_of(conn->queued.next);
+
+        if (arn_op_is_cancelled(&op->base)) {
+            drop_op(op, ARN_ECANCELED, NULL);
+            continue;
+        }
+        if (op->route == ARN_REDIS_LEASE && op->session->released) {
+            drop_op(op, ARN_ECLOSED, NULL);
+            continue;
+        }
+        if (op->route == ARN_REDIS_LEASE) {
+            op->session->conn = conn;
+            conn->session = op->session;
+            atomic_store(&op->session->open, 1);
+            drop_op(op, ARN_OK, NULL);
+            continue;
+        }
+        if (append(conn, op) != ARN_OK) {
+            drop_op(op, ARN_ENOMEM, NULL);
+            continue;
+        }
+        if (op->route == ARN_REDIS_DISCARD)
+            conn->discard = 1;
+        conn->unsent += op->len;
+        op->base.state = ARN_OP_SENT;
+        arn_queue_remove(&op->base.node);
+        arn_queue_push(&conn->sent, &op->base.node);
+        need_timer |= op->base.deadline != 0;
+    }
+    arn__stream_flush(conn->stream);
+    if (need_timer && !uv_is_active((uv_handle_t *)conn->timer))
+        arm(conn);
+    if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued) &&
+        arn_queue_empty(&conn->sent))
+        arn__redis_client_unused(conn);
+}
+
+static void on_sent(void *owner, size_t n) {
+    arn_redis_conn *conn = owner;
+
+    conn->unsent -= n < conn->unsent ? n : conn->unsent;
+    atomic_fetch_add_explicit(&conn->client->stats.bytes_out, n, memory_order_relaxed);
+    if (!arn_queue_empty(&conn->queued) && conn->unsent < UNSENT_MAX / 2)
+        arn__redis_client_pump_later(conn);
+}
+
+/* ---- connecting ---- */
+
+static void on_open(void *owner) {
+    arn_redis_conn *conn = owner;
+    int n;
+
+    conn->state = ARN_REDIS_HANDSHAKE;
+    n = arn__redis_setup_send(conn);
+    if (n < 0) {
+        connect_failed(conn, n, NULL);
+        return;
+    }
+    conn->setup_expect = (uint32_t)n;
+    conn->setup_got = 0;
+    if (n == 0)
+        became_ready(conn);
+    else
+        arn__stream_flush(conn->stream);
+}
+
+static void on_error(void *owner, int uv_error) {
+    arn_redis_conn *conn = owner;
+    char message[384];
+
+    describe(conn, uv_error, message, sizeof(message));
+    fail_stream(conn, uv_error == UV_ETIMEDOUT && !conn->was_ready ? ARN_ECONNTIMEDOUT : ARN_ECONN,
+                message);
+}
+
+static const arn_stream_events events = {on_open, on_data, on_sent, on_error};
+
+static void start_connecting(arn_redis_conn *conn) {
+    arn_redis_client *client = conn->client;
+
+    conn->state = ARN_REDIS_CONNECTING;
+    conn->bytes_in = conn->bytes_used = 0;
+    conn->connect_by = client->config.connect_timeout_ms != 0
+                           ? now_of(conn) + client->config.connect_timeout_ms
+                           : 0;
+    conn->reader = arn__redis_reader_new();
+    if (conn->reader != NULL)
+        conn->stream = arn__stream_open(client->rt, &client->target, &events, conn);
+    if (conn->stream == NULL) {
+        connect_failed(conn, ARN_ENOMEM, NULL);
+        return;
+    }
+    atomic_fetch_add_explicit(&client->stats.connects, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&client->stats.connections, 1, memory_order_relaxed);
+    arm(conn);
+}
+
+void arn__redis_conn_start(arn_redis_conn *conn) {
+    if (conn->state != ARN_REDIS_IDLE)
+        return;
+    if (now_of(conn) < conn->client->not_before) {
+        conn->state = ARN_REDIS_BACKOFF;
+        arm(conn);
+    } else {
+        start_connecting(conn);
+    }
+}
+
+void arn__redis_conn_submit(arn_redis_conn *conn, arn_redis_op *op) {
+    op->conn = conn;
+    arn_queue_push(&conn->queued, &op->base.node);
+    if (conn->state == ARN_REDIS_READY)
+        arn__redis_client_pump_later(conn); /* one write for all ops of this turn */
+    else if (conn->state == ARN_REDIS_IDLE)
+        arn__redis_conn_start(conn);
+    else if (op->base.deadline != 0)
+        arm(conn);
+}
+
+arn_redis_conn *arn__redis_conn_new(arn_redis_client *client, arn_redis_role role) {
+    arn_redis_conn *conn = arn_calloc(1, sizeof(*conn));
+
+    if (conn == NULL)
+        return NULL;
+    conn->timer = arn__redis_timer_new(client->rt, conn);
+    if (conn->timer == NULL) {
+        arn_free(conn);
+        return NULL;
+    }
+    conn->client = client;
+    conn->role = role;
+    conn->state = ARN_REDIS_IDLE;
+    arn_queue_init(&conn->node);
+    arn_queue_init(&conn->dirty);
+    arn_queue_init(&conn->queued);
+    arn_queue_init(&conn->sent);
+    arn_arena_init(&conn->scratch, NULL, 0);
+    return conn;
+}
