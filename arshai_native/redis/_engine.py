@@ -1,0 +1,187 @@
+"""The native engine of a connection pool: configuration, and who may have one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any, Dict, Optional
+
+from redis._parsers import Encoder, _AsyncHiredisParser, _AsyncRESP2Parser
+from redis.asyncio.connection import (
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+
+from arshai_native import _core
+from arshai_native._redis_errors import error_factory
+
+from . import connection as _pools
+from ._retry import RetryRules
+
+_MAX_CONNECTIONS = 2**31 - 1
+
+# A pool that brings its own idea of how connections are made and handed out keeps it: the
+# engine, which asks the pool for nothing, would pass it over.
+_POOL_METHODS = (
+    "make_connection",
+    "get_connection",
+    "get_available_connection",
+    "ensure_connection",
+    "release",
+)
+
+_KEEPALIVE_OPTIONS = {
+    number: name
+    for option, name in (
+        ("TCP_KEEPIDLE", "keepalive_idle"),
+        ("TCP_KEEPALIVE", "keepalive_idle"),
+        ("TCP_KEEPINTVL", "keepalive_interval"),
+        ("TCP_KEEPCNT", "keepalive_count"),
+    )
+    if (number := getattr(socket, option, None)) is not None
+}
+
+# A pool of redis-py's own class becomes one of ours when it gets an engine, so that whoever
+# disconnects it also closes the engine's connections. To every other client that uses it, it stays
+# what it was. Pools of classes derived from redis-py's are left as they are.
+_OURS = {
+    ConnectionPool: _pools.ConnectionPool,
+    BlockingConnectionPool: _pools.BlockingConnectionPool,
+}
+
+_lock = threading.Lock()
+
+
+class Unsupported(Exception):
+    """The configuration is one that redis-py's own path has to serve."""
+
+
+class Native:
+    """
+    A pool's engine and what was read from the pool to make it.
+
+    engine: the RedisEngine, shared by all clients of the pool.
+    connection: a redis-py connection that never connects; it holds the configuration.
+    rules: the retry rules, replaced by set_retry.
+    """
+
+    __slots__ = ("engine", "connection", "rules")
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        connection = pool.make_connection()
+        self.connection = connection
+        self.rules = RetryRules(connection.retry, connection.retry_on_error)
+        options = _options(pool, connection)
+        if self.rules.can_retry:
+            options["retry_policy"] = self.rules
+        self.engine = _core.RedisEngine(error_factory=error_factory, **options)
+
+
+def _text(connection: Any, value: Any) -> Optional[str]:
+    """value as redis-py would send it, for the engine, which encodes str as UTF-8."""
+    if value is None:
+        return None
+    encoded = bytes(connection.encoder.encode(value))
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError:
+        raise Unsupported("a name or password that is not UTF-8") from None
+
+
+def _seconds(value: Any) -> Optional[float]:
+    return None if value is None else float(value)
+
+
+def _keepalive(connection: Any) -> Dict[str, Any]:
+    if not getattr(connection, "socket_keepalive", False):
+        return {}
+    options: Dict[str, Any] = {"keepalive": True}
+    for number, value in connection.socket_keepalive_options.items():
+        if number not in _KEEPALIVE_OPTIONS or not isinstance(value, int):
+            raise Unsupported(f"socket option {number}")
+        options[_KEEPALIVE_OPTIONS[number]] = value
+    return options
+
+
+def _options(pool: ConnectionPool, connection: Any) -> Dict[str, Any]:
+    """The engine's arguments from a connection that pool made; Unsupported if there are none."""
+    if connection.protocol != 2 or connection.credential_provider or connection.redis_connect_func:
+        raise Unsupported("RESP3, credential provider or connect function")
+    encoder = connection.encoder
+    if type(encoder) is not Encoder or pool.encoder_class is not Encoder:
+        raise Unsupported("an encoder class")
+    if type(connection._parser) not in (_AsyncRESP2Parser, _AsyncHiredisParser):
+        raise Unsupported("a parser class")
+    if type(connection.retry).call_with_retry is not Retry.call_with_retry:
+        raise Unsupported("a retry class with a loop of its own")
+    options: Dict[str, Any] = {
+        "db": int(connection.db or 0),
+        "client_name": _text(connection, connection.client_name or None),
+        "lib_name": _text(connection, connection.lib_name or None),
+        "lib_version": _text(connection, connection.lib_version or None),
+        "socket_timeout": _seconds(connection.socket_timeout),
+        "socket_connect_timeout": _seconds(connection.socket_connect_timeout),
+        "health_check_interval": float(connection.health_check_interval or 0),
+        "max_connections": min(pool.max_connections, _MAX_CONNECTIONS),
+        "encoding": encoder.encoding,
+        "encoding_errors": encoder.encoding_errors,
+        "decode_responses": bool(encoder.decode_responses),
+        **_keepalive(connection),
+    }
+    if connection.username or connection.password:
+        # redis-py sends an empty password where there is only a user name.
+        options["username"] = _text(connection, connection.username or None)
+        options["password"] = _text(connection, connection.password or "")
+    if type(connection) is UnixDomainSocketConnection:
+        options["path"] = connection.path
+    else:
+        options["host"] = connection.host or "localhost"
+        options["port"] = connection.port
+    if isinstance(pool, BlockingConnectionPool):
+        options["pool_timeout"] = _seconds(pool.timeout)
+    return options
+
+
+def _is_standard(pool: ConnectionPool) -> bool:
+    if not isinstance(pool, ConnectionPool):
+        return False
+    if pool.connection_class not in (Connection, UnixDomainSocketConnection):
+        return False
+    base = BlockingConnectionPool if isinstance(pool, BlockingConnectionPool) else ConnectionPool
+    return all(getattr(type(pool), name) is getattr(base, name) for name in _POOL_METHODS)
+
+
+def _make(pool: ConnectionPool) -> Optional[Native]:
+    if not _is_standard(pool):
+        return None
+    try:
+        native = Native(pool)
+    except Exception:
+        # Whatever is wrong with the configuration, redis-py says so at the first command, in its
+        # own words; its path is taken and does.
+        return None
+    pool.__class__ = _OURS.get(type(pool), type(pool))
+    return native
+
+
+def native_of(pool: Any) -> Optional[Native]:
+    """
+    The engine of a pool, made when first asked for; None if redis-py's own path serves the pool.
+
+    Thread-safe. The pool owns the engine: its connections are closed by pool.disconnect() and
+    when the pool is collected.
+    """
+    try:
+        return pool.__dict__["_native"]
+    except (AttributeError, KeyError):
+        pass
+    with _lock:
+        attributes = getattr(pool, "__dict__", None)
+        if attributes is None:
+            return None
+        if "_native" not in attributes:
+            attributes["_native"] = _make(pool)
+        return attributes["_native"]

@@ -1,0 +1,204 @@
+"""The drop-in for redis.asyncio's client."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Optional
+
+import redis.asyncio.client as _peer
+from redis.asyncio.client import Monitor as Monitor
+from redis.asyncio.client import PubSub as PubSub
+from redis.asyncio.retry import Retry
+from redis.client import NEVER_DECODE
+from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
+from redis.exceptions import ResponseError
+
+from arshai_native import _core
+
+from ._callbacks import ResponseCallbacks, finish
+from ._engine import Native, native_of
+from ._pipeline import Pipeline as Pipeline
+from ._session import SessionConnection
+
+# Methods that redis-py's own path calls for each command. A class that replaces one of them means
+# to be asked, so its clients take that path.
+_PATH_METHODS = (
+    "parse_response",
+    "_send_command_parse_response",
+    "_disconnect_raise",
+    "initialize",
+)
+
+
+class Redis(_core.RedisCommands, _peer.Redis):
+    """
+    redis.asyncio.Redis on the native engine: the same constructor, methods, results and errors.
+
+    Commands of all tasks, event loops and threads go over a few shared connections. Commands
+    that block or change a connection's state, WATCH, client() and single_connection_client get
+    connections of their own, at most max_connections, for which they wait. pubsub() and monitor()
+    are redis-py's. So is everything else if the pool asks for TLS, RESP3, Sentinel, a credential
+    provider, a connect function, or a connection, encoder or parser class of its own.
+    """
+
+    # The C base keeps _engine (None: every method is redis-py's) and _custom_callbacks
+    # (True: every command goes through _execute_python).
+    _native: Optional[Native] = None
+
+    @functools.wraps(_peer.Redis.__init__)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self._uses_native_path():
+            self._native = native_of(self.connection_pool)
+        self._bind()
+        callbacks = ResponseCallbacks(self._callbacks)
+        callbacks.attach(self)
+        self._callbacks: Any = callbacks
+        self._custom_callbacks = self.single_connection_client
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.execute_command is Redis.execute_command:
+            return
+        # A subclass with an execute_command of its own expects every command to pass through
+        # it, which the methods in C do not do and redis-py's do.
+        for name in vars(_core.RedisCommands):
+            ours = getattr(_core.RedisCommands, name)
+            if not name.startswith("_") and getattr(cls, name) is ours:
+                setattr(cls, name, getattr(_peer.Redis, name))
+
+    @classmethod
+    def _uses_native_path(cls) -> bool:
+        return all(getattr(cls, name) is getattr(Redis, name) for name in _PATH_METHODS)
+
+    def _bind(self) -> None:
+        """Takes the native path unless somebody put a connection of redis-py's into place."""
+        connection = self._connection
+        foreign = connection is not None and not isinstance(connection, SessionConnection)
+        native = self._native
+        self._engine = None if native is None or foreign else native.engine
+
+    @property
+    def connection(self) -> Any:
+        """The connection of a single_connection_client once it has one, else None."""
+        return self._connection
+
+    @connection.setter
+    def connection(self, connection: Any) -> None:
+        self._connection = connection
+        self._bind()
+
+    @connection.deleter
+    def connection(self) -> None:
+        del self._connection
+
+    @property
+    def response_callbacks(self) -> Any:
+        """The table that turns replies into results, by command name; changes take effect."""
+        return self._callbacks
+
+    @response_callbacks.setter
+    def response_callbacks(self, callbacks: Any) -> None:
+        self._callbacks = callbacks
+        self._callbacks_changed()
+
+    def _callbacks_changed(self) -> None:
+        self._custom_callbacks = True
+
+    async def initialize(self) -> "Redis":
+        """
+        Connects a single_connection_client; other clients connect with their first command.
+
+        Raises what redis-py raises when it cannot connect: ConnectionError, TimeoutError,
+        AuthenticationError, ResponseError. Returns the client.
+        """
+        if self._engine is None or not self.single_connection_client:
+            await super().initialize()
+            return self
+        async with self._single_conn_lock:
+            if self._connection is None:
+                connection = SessionConnection(self._native)
+                await connection.connect()
+                self.connection = connection
+        self._event_dispatcher.dispatch(
+            AfterSingleConnectionInstantiationEvent(
+                self._connection, ClientType.ASYNC, self._single_conn_lock
+            )
+        )
+        return self
+
+    async def aclose(self, close_connection_pool: Optional[bool] = None) -> None:
+        """
+        Closes the client's own connection, and the pool if it is the client's.
+
+        close_connection_pool: True or False decides about the pool; None leaves it to
+            auto_close_connection_pool, which is True if the client made its pool.
+        """
+        connection = self._connection
+        if isinstance(connection, SessionConnection):
+            self.connection = None
+            # Commands may have changed its state (SELECT, CLIENT SETNAME): nobody else's.
+            await connection.disconnect()
+        await super().aclose(close_connection_pool)
+        if close_connection_pool or (
+            close_connection_pool is None and self.auto_close_connection_pool
+        ):
+            # Pools of classes that adopt() leaves alone do not know of the engine.
+            if self._native is not None:
+                self._native.engine.disconnect()
+
+    def pipeline(self, transaction: bool = True, shard_hint: Optional[str] = None) -> Pipeline:
+        """
+        A pipeline that buffers commands and sends them as one unit.
+
+        transaction: wrap them in MULTI and EXEC.
+        """
+        return Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+    def set_retry(self, retry: Retry) -> None:
+        """Replaces the Retry object for all clients of the pool, at once."""
+        super().set_retry(retry)
+        if self._native is not None:
+            self._native.rules.replace(retry)
+
+    async def _execute_python(self, *args: Any, **options: Any) -> Any:
+        """
+        A command whose reply is converted by self.response_callbacks alone.
+
+        The C methods and execute_command call it while _custom_callbacks is set.
+        """
+        never_decode = NEVER_DECODE in options
+        try:
+            if self.single_connection_client:
+                reply = await self._execute_single(args, never_decode)
+            elif never_decode:
+                reply = await self._engine.execute(*args, never_decode=True)
+            else:
+                reply = await self._engine.execute(*args)
+        except ResponseError as error:
+            reply = error
+        return await finish(self._callbacks, args[0], reply, options)
+
+    async def _execute_single(self, args: Any, never_decode: bool) -> Any:
+        """One command at a time on the client's own connection, in the order of the calls."""
+        if self._connection is None:
+            await self.initialize()
+        rules = self._native.rules  # type: ignore[union-attr]
+        async with self._single_conn_lock:
+            connection = self._connection
+
+            async def fail(error: Exception) -> None:
+                await connection.disconnect()
+                if not rules.names(error):
+                    raise error
+
+            return await rules.run(
+                lambda: connection.execute(*args, never_decode=never_decode), fail
+            )
+
+
+StrictRedis = Redis
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_peer, name)
