@@ -1,0 +1,270 @@
+"""
+Runs redis-py's own asyncio tests with redis-py's client, then with the native one in its place,
+and compares them test by test. Used by `make peer`.
+
+    python tests/peer/run_redis.py [--build DIR] [--only FILE ...] [-k EXPRESSION] [--verbose]
+
+The suite comes from the redis source distribution, the packages it needs go into a virtual
+environment of its own, both under --build (default: build/peer), where they are kept. A
+redis-server is started on a free port. Every test that passes with redis-py's client has to
+pass with the native one: exit code 0; 1 if one does not; 2 if the suite cannot be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+VERSION = "5.3.1"
+REQUIREMENTS = (
+    f"redis=={VERSION}",
+    "pytest==8.3.5",
+    "pytest-asyncio==0.23.8",
+    "pytest-timeout==2.3.1",
+    "mock==5.1.0",
+    "PyJWT>=2.9",
+    "packaging",
+    "redis-entraid>=1,<2",
+)
+REQUIRED = ("commands", "pipeline", "encoding", "scripting")
+EXTRA = ("lock", "pubsub", "monitor", "cwe_404")
+TEST_TIMEOUT = 60  # seconds for one test; the slowest of redis-py's takes about ten
+FILE_TIMEOUT = 1800  # seconds for one file
+
+Outcomes = Dict[str, Tuple[str, str]]
+
+
+class CannotRun(Exception):
+    """The suite could not be run at all."""
+
+
+def call(*command: object, **kwargs: object) -> None:
+    result = subprocess.run(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+    if result.returncode != 0:
+        raise CannotRun(f"{' '.join(map(str, command))}\n{result.stdout}")
+
+
+def get_suite(build: Path) -> Path:
+    """The unpacked source distribution."""
+    suite = build / f"redis-{VERSION}"
+    if (suite / "tests" / "test_asyncio").is_dir():
+        return suite
+    archive = build / f"redis-{VERSION}.tar.gz"
+    if not archive.exists():
+        print(f"fetching the source distribution of redis {VERSION}", flush=True)
+        call(
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
+            *("--no-binary", ":all:", "--dest", build, f"redis=={VERSION}"),
+        )
+    with tarfile.open(archive) as tar:
+        tar.extractall(build, filter="data")
+    return suite
+
+
+def get_python(build: Path) -> Path:
+    """The interpreter of the suite's own environment."""
+    home = build / "venv-{}.{}".format(*sys.version_info)
+    python = home / "bin" / "python"
+    stamp = home / "requirements"
+    if stamp.exists() and stamp.read_text() == "\n".join(REQUIREMENTS):
+        return python
+    print("making an environment for the suite", flush=True)
+    shutil.rmtree(home, ignore_errors=True)
+    call(sys.executable, "-m", "venv", home)
+    call(python, "-m", "pip", "install", "--quiet", *REQUIREMENTS)
+    stamp.write_text("\n".join(REQUIREMENTS))
+    return python
+
+
+def link_package(build: Path) -> Path:
+    """A directory that holds arshai_native, the one this interpreter imports, and nothing else."""
+    try:
+        import arshai_native._core
+    except ImportError:
+        sys.path.insert(0, str(ROOT))
+        try:
+            import arshai_native._core  # noqa: F401
+        except ImportError as error:
+            raise CannotRun(f"arshai_native is not built for {sys.executable}: {error}") from None
+    path = build / "path-{}.{}".format(*sys.version_info)
+    path.mkdir(exist_ok=True)
+    link = path / "arshai_native"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(arshai_native.__file__).resolve().parent, target_is_directory=True)
+    return path
+
+
+@contextlib.contextmanager
+def server() -> Iterator[int]:
+    """A redis-server on a free port of its own."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise CannotRun("redis-server is not installed: apt-get install redis-server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise CannotRun("redis-server does not start")
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def run_file(
+    python: Path, suite: Path, path: Path, client: str, name: str, arguments: List[str]
+) -> Tuple[Outcomes, str]:
+    """Outcomes of one file's tests with one client, and what pytest printed."""
+    with server() as port, tempfile.NamedTemporaryFile() as results:
+        environment = dict(
+            os.environ,
+            PEER_CLASS=client,
+            PEER_PORT=str(port),
+            PEER_RESULTS=results.name,
+            PYTHONPATH=os.pathsep.join((str(HERE), str(path))),
+            PYTHONDONTWRITEBYTECODE="1",
+        )
+        command = [
+            *(str(python), "-m", "pytest", "-p", "swap_redis", "-p", "no:cacheprovider"),
+            *("-q", "--no-header", "--tb=short", "-W", "ignore", "-o", "asyncio_mode=auto"),
+            f"--timeout={TEST_TIMEOUT}",
+            f"--redis-url=redis://127.0.0.1:{port}/9",
+            # Modules would be looked for here, on a port that is nobody's.
+            "--redis-mod-url=redis://127.0.0.1:1",
+            f"tests/test_asyncio/test_{name}.py",
+            *arguments,
+        ]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=suite,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=FILE_TIMEOUT,
+            )
+            output, code = done.stdout, done.returncode
+        except subprocess.TimeoutExpired as expired:
+            output, code = str(expired.output or ""), -1
+        lines = [json.loads(line) for line in Path(results.name).read_text().splitlines()]
+    outcomes = {test: (outcome, message) for test, outcome, message in lines}
+    if code not in (0, 1, 5) and client != "native":
+        raise CannotRun(output)
+    if code not in (0, 1, 5):
+        output += f"\npytest ended with code {code}\n"
+    return outcomes, output
+
+
+def count(outcomes: Outcomes, wanted: str) -> int:
+    return sum(outcome == wanted for outcome, _ in outcomes.values())
+
+
+def summary(outcomes: Outcomes) -> str:
+    failed = count(outcomes, "failed") + count(outcomes, "error")
+    return f"{count(outcomes, 'passed')}/{failed}/{count(outcomes, 'skipped')}"
+
+
+def compare(theirs: Outcomes, ours: Outcomes) -> Tuple[List[str], List[str]]:
+    """Descriptions of the tests that only redis-py's client passes, and that only ours does."""
+    missing = ("not run", "")
+    worse, better = [], []
+    for test, (outcome, _) in theirs.items():
+        our_outcome, message = ours.get(test, missing)
+        name = test.rpartition("/")[2]
+        if outcome == "passed" and our_outcome != "passed":
+            worse.append(f"{name}: {our_outcome}: {message}")
+        elif outcome in ("failed", "error") and our_outcome == "passed":
+            better.append(name)
+    return worse, better
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "peer")
+    parser.add_argument("--only", nargs="+", metavar="FILE", help="of " + " ".join(REQUIRED + EXTRA))
+    parser.add_argument("-k", metavar="EXPRESSION", help="only tests that match, as pytest's -k")
+    parser.add_argument("--verbose", action="store_true", help="print what pytest says")
+    options = parser.parse_args()
+    build = options.build.resolve()
+    build.mkdir(parents=True, exist_ok=True)
+
+    try:
+        suite = get_suite(build)
+        path = link_package(build)
+        python = get_python(build)
+    except CannotRun as error:
+        print(error, file=sys.stderr)
+        return 2
+
+    arguments = ["-k", options.k] if options.k else []
+    every_worse: List[str] = []
+    every_better: List[str] = []
+    passed = [0, 0]
+    print(f"{'passed/failed/skipped':<24}{'redis-py':>14}{'native':>14}", flush=True)
+    for name in options.only or REQUIRED + EXTRA:
+        try:
+            theirs, output = run_file(python, suite, path, "redis-py", name, arguments)
+            ours, our_output = run_file(python, suite, path, "native", name, arguments)
+        except CannotRun as error:
+            print(error, file=sys.stderr)
+            return 2
+        if options.verbose:
+            print(output, our_output, sep="\n")
+        print(f"test_{name:<19}{summary(theirs):>14}{summary(ours):>14}", flush=True)
+        worse, better = compare(theirs, ours)
+        if worse and not options.verbose:
+            (build / f"{name}.log").write_text(our_output)
+        every_worse += worse
+        every_better += better
+        passed[0] += count(theirs, "passed")
+        passed[1] += count(ours, "passed")
+    print(f"{'passed in all':<24}{passed[0]:>14}{passed[1]:>14}")
+
+    for name in every_better:
+        print(f"passes with the native client only: {name}")
+    for name in every_worse:
+        print(f"passes with redis-py's client only: {name}")
+    if passed[0] == 0:
+        print("no test was run", file=sys.stderr)
+        return 2
+    if every_worse:
+        print(f"{len(every_worse)} tests are worse; the output is in {build}/*.log")
+    return 1 if every_worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""
+A pytest plugin for redis-py's own suite: `-p swap_redis`.
+
+Environment:
+    PEER_CLASS      "native" puts arshai_native.redis.Redis into the place of redis.asyncio.Redis;
+                    anything else leaves redis-py's.
+    PEER_PORT       the port of the server; the port of clients that name none.
+    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test.
+"""
+
+import json
+import os
+
+import redis.asyncio
+import redis.asyncio.client
+import redis.asyncio.utils
+
+# Some tests make a client without a port.
+redis.asyncio.Redis.__init__.__kwdefaults__["port"] = int(os.environ["PEER_PORT"])
+
+if os.environ.get("PEER_CLASS") == "native":
+    import arshai_native.redis
+
+    redis.asyncio.Redis = arshai_native.redis.Redis
+    redis.asyncio.StrictRedis = arshai_native.redis.StrictRedis
+    redis.asyncio.from_url = arshai_native.redis.from_url
+
+
+class Results:
+    """Writes each test's outcome when its last phase is over."""
+
+    def __init__(self, path):
+        self.file = open(path, "a", encoding="utf-8")
+        self.outcomes = {}
+
+    def pytest_runtest_logreport(self, report):
+        outcome, message = self.outcomes.get(report.nodeid, ("passed", ""))
+        if report.failed:
+            outcome = "failed" if report.when == "call" else "error"
+            message = report.longreprtext.strip().rpartition("\n")[2]
+        elif report.skipped and outcome == "passed":
+            outcome = "skipped"
+        self.outcomes[report.nodeid] = (outcome, message)
+        if report.when == "teardown":
+            self.file.write(json.dumps([report.nodeid, outcome, message]) + "\n")
+            self.file.flush()
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Results(os.environ["PEER_RESULTS"]), "peer-results")
