@@ -453,6 +453,10 @@ void arn_redis_op_set_session(arn_redis_op *op, arn_redis_session *session) {
     op->session = session;
 }
 
+arn_redis_client *arn_redis_session_client(const arn_redis_session *session) {
+    return session->client;
+}
+
 int arn_redis_session_is_open(const arn_redis_session *session) {
     return atomic_load(&session->open);
 }

@@ -107,6 +107,7 @@ uint32_t arn_redis_key_hash(const char *key, size_t len);
 arn_redis_session *arn_redis_session_new(arn_redis_client *client);
 void arn_redis_session_ref(arn_redis_session *session);
 void arn_redis_session_unref(arn_redis_session *session);
+arn_redis_client *arn_redis_session_client(const arn_redis_session *session); /* borrowed */
 void arn_redis_op_set_session(arn_redis_op *op, arn_redis_session *session);
 
 /* Gives the connection back, or closes it if discard is set or something is still under way.

@@ -1,0 +1,59 @@
+/* codec.h - between Python objects and the bytes and values of the core. */
+#ifndef ARN_PY_CODEC_H
+#define ARN_PY_CODEC_H
+
+#include "py/state.h"
+
+#include <redis/pack.h>
+
+/* How text is encoded and replies are decoded: redis-py's Encoder. */
+typedef struct arn_py_codec {
+    const char *encoding; /* owned by the engine; never NULL */
+    const char *errors;   /* likewise */
+    int is_utf8_strict;
+    int decode;              /* decode_responses */
+    PyObject *error_factory; /* callable(kind, message) */
+} arn_py_codec;
+
+/* A reply tree as Python objects: bytes or str, int, float, bool, None, list, dict, set; nested
+ * errors as exception instances. decode: whether text is decoded. New reference or NULL. */
+PyObject *arn_py_from_value(const arn_py_codec *codec, const arn_value *value, int decode);
+
+/* codec's exception for kind and message; never NULL (MemoryError's instance at worst). */
+PyObject *arn_py_make_error(const arn_py_codec *codec, const char *kind, const char *message,
+                            size_t len);
+
+/* The exception of a failed op; NULL is never returned. */
+PyObject *arn_py_status_error(const arn_py_codec *codec, const arn_op *op);
+
+/* The arguments of one command, on their way to the wire. Lives on the stack of one call: the
+ * objects behind the slices are the caller's and must stay alive until it is cleared. */
+#define ARN_PY_ARGS_INLINE 12
+
+typedef struct arn_py_args {
+    const arn_py_codec *codec;
+    arn_slice *slices;
+    PyObject **objects; /* borrowed origin of each slice; NULL: a literal or number */
+    size_t count;
+    size_t cap;
+    PyObject *temporaries; /* list of objects made on the way; or NULL */
+    arn_arena numbers;
+    arn_slice first_slices[ARN_PY_ARGS_INLINE];
+    PyObject *first_objects[ARN_PY_ARGS_INLINE];
+    char first_numbers[192];
+} arn_py_args;
+
+void arn_py_args_init(arn_py_args *a, const arn_py_codec *codec);
+void arn_py_args_clear(arn_py_args *a);
+
+/* All return 0, or -1 with an exception set (DataError of the codec's for a wrong type). */
+int arn_py_args_literal(arn_py_args *a, const char *s, size_t len); /* s must stay */
+int arn_py_args_int(arn_py_args *a, long long n);
+int arn_py_args_object(arn_py_args *a, PyObject *o);
+/* The name of a command: split at white space as redis-py does. */
+int arn_py_args_name(arn_py_args *a, PyObject *name);
+
+/* All as a tuple from which the same command can be packed later. */
+PyObject *arn_py_args_tuple(const arn_py_args *a);
+
+#endif /* ARN_PY_CODEC_H */

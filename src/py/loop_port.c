@@ -1,0 +1,303 @@
+#include "py/loop_port.h"
+
+#include "py/request.h"
+
+/* While results are being handed out, requests made by the woken tasks go to the io thread in
+ * bundles of this size, so that it and the server work while the next tasks are woken. */
+#define FLUSH_EVERY 24
+
+static void flush_pending(arn_py_loop_port *self) {
+    arn_msg *first = self->pending;
+    arn_msg *last = self->pending_last;
+
+    if (first == NULL)
+        return;
+    self->pending = self->pending_last = NULL;
+    self->pending_count = 0;
+    arn_runtime_submit(self->rt, first, last);
+}
+
+/* False in a forked child (the runtime is the parent's, and locks may be held for ever) and after
+ * a shutdown: then the C side is left alone. */
+static int is_usable(const arn_py_loop_port *self) {
+    return arn_runtime_current() == self->rt;
+}
+
+int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
+                          PyObject *context) {
+    PyObject *args[4] = {self->loop, callback, argument, context};
+    PyObject *handle;
+
+    if (context != NULL)
+        handle = PyObject_VectorcallMethod(self->st->str_call_soon, args,
+                                           3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                           self->st->kwnames_context);
+    else
+        handle = PyObject_VectorcallMethod(self->st->str_call_soon, args,
+                                           (argument != NULL ? 3 : 2) |
+                                               PY_VECTORCALL_ARGUMENTS_OFFSET,
+                                           NULL);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
+    int alone = arn_queue_empty(&self->live);
+
+    arn_op_set_port(op, self->port);
+    op->owner = owner;
+    arn_queue_push(&self->live, &op->live);
+    op->msg.next = NULL;
+    if (self->pending == NULL)
+        self->pending = &op->msg;
+    else
+        self->pending_last->next = &op->msg;
+    self->pending_last = &op->msg;
+    self->pending_count++;
+
+    if (self->draining) {
+        if (self->pending_count >= FLUSH_EVERY)
+            flush_pending(self);
+        return;
+    }
+    /* With nothing else under way somebody waits for just this: no reason to gather. */
+    if (alone) {
+        flush_pending(self);
+        return;
+    }
+    if (self->flush_scheduled)
+        return;
+    if (arn_py_port_call_soon(self, self->flush, NULL, NULL) < 0) {
+        flush_pending(self);
+        PyErr_Clear(); /* the loop is closing: the op is on its way all the same */
+        return;
+    }
+    self->flush_scheduled = 1;
+    return;
+}
+
+static PyObject *flush_method(PyObject *op, PyObject *ignored) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+
+    (void)ignored;
+    self->flush_scheduled = 0;
+    if (is_usable(self))
+        flush_pending(self);
+    Py_RETURN_NONE;
+}
+
+/* The loop's reader callback. Completes what has come and wakes the tasks that wait for it, right
+ * here: a trip through call_soon would cost as much as all the rest. */
+static PyObject *drain_method(PyObject *op, PyObject *ignored) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+    int failed = 0;
+
+    (void)ignored;
+    if (!is_usable(self))
+        Py_RETURN_NONE;
+    if (self->todo == NULL)
+        self->todo = arn_port_take(self->port);
+    self->draining++;
+    while (self->todo != NULL && !failed) {
+        arn_op *done = self->todo;
+        PyObject *owner = done->owner;
+
+        self->todo = done->next_done;
+        arn_queue_remove(&done->live);
+        done->owner = NULL;
+        if (owner != NULL) {
+            failed = arn_py_request_complete((arn_py_request *)owner, done) < 0;
+            Py_DECREF(owner);
+        }
+        arn_op_unref(done);
+    }
+    self->draining--;
+    flush_pending(self);
+    if (failed) {
+        /* KeyboardInterrupt or SystemExit of a woken task ends this call; the rest is not lost. */
+        PyObject *error = arn_py_take_error();
+        if (self->todo != NULL) {
+            PyObject *drain = PyObject_GetAttrString(op, "_drain");
+            if (drain == NULL || arn_py_port_call_soon(self, drain, NULL, NULL) < 0)
+                PyErr_Clear();
+            Py_XDECREF(drain);
+        }
+        arn_py_raise(error);
+        Py_DECREF(error);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Forgets every op under way. Their requests are dropped; the ops come to nobody. */
+static int clear_port(PyObject *op) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+    int usable = self->rt != NULL && is_usable(self);
+    PyObject *owners = NULL;
+
+    if (self->port != NULL) {
+        owners = PyList_New(0);
+        if (usable)
+            flush_pending(self);
+        while (!arn_queue_empty(&self->live)) {
+            arn_op *under_way = ARN_CONTAINER_OF(self->live.next, arn_op, live);
+            PyObject *owner = under_way->owner;
+
+            arn_queue_remove(&under_way->live);
+            under_way->owner = NULL;
+            atomic_store(&under_way->cancelled, 1);
+            if (owner == NULL)
+                continue;
+            ((arn_py_request *)owner)->op = NULL;
+            /* Dropped only when the list is whole again: their deallocation may run any code. */
+            if (owners == NULL || PyList_Append(owners, owner) < 0)
+                PyErr_Clear();
+            else
+                Py_DECREF(owner);
+        }
+        if (usable) {
+            while (self->todo != NULL) {
+                arn_op *done = self->todo;
+                self->todo = done->next_done;
+                arn_op_unref(done);
+            }
+            arn_port_close(self->port);
+            arn_port_unref(self->port);
+        }
+        self->port = NULL;
+    }
+    Py_XDECREF(owners);
+    Py_CLEAR(self->loop);
+    Py_CLEAR(self->flush);
+    return 0;
+}
+
+static int traverse_port(PyObject *op, visitproc visit, void *arg) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+    arn_queue *node;
+
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->flush);
+    for (node = self->live.next; node != NULL && node != &self->live; node = node->next) {
+        arn_op *under_way = ARN_CONTAINER_OF(node, arn_op, live);
+        Py_VISIT((PyObject *)under_way->owner);
+    }
+    return 0;
+}
+
+static void unlink_port(arn_py_loop_port *self) {
+    if (self->prev != NULL)
+        self->prev->next = self->next;
+    else if (self->st->ports == self)
+        self->st->ports = self->next;
+    if (self->next != NULL)
+        self->next->prev = self->prev;
+    self->next = self->prev = NULL;
+}
+
+static void dealloc_port(PyObject *op) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+    PyTypeObject *type = Py_TYPE(op);
+
+    PyObject_GC_UnTrack(op);
+    unlink_port(self);
+    clear_port(op);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *loop) {
+    arn_py_loop_port *self =
+        (arn_py_loop_port *)st->loop_port_type->tp_alloc(st->loop_port_type, 0);
+    PyObject *drain = NULL;
+    PyObject *result = NULL;
+    int status;
+
+    if (self == NULL)
+        return NULL;
+    arn_queue_init(&self->live);
+    self->st = st;
+    self->rt = rt;
+    self->loop = Py_NewRef(loop);
+    self->port = arn_port_new(ARN_PORT_FD, &status);
+    if (self->port == NULL) {
+        if (status == ARN_ENOMEM)
+            PyErr_NoMemory();
+        else
+            PyErr_Format(PyExc_OSError, "cannot make a wake-up descriptor for the event loop: %s",
+                         uv_strerror(status));
+        goto fail;
+    }
+    self->flush = PyObject_GetAttrString((PyObject *)self, "_flush");
+    drain = PyObject_GetAttrString((PyObject *)self, "_drain");
+    if (self->flush == NULL || drain == NULL)
+        goto fail;
+    result = PyObject_CallMethod(loop, "add_reader", "iO", arn_port_fd(self->port), drain);
+    Py_CLEAR(drain);
+    if (result == NULL)
+        goto fail;
+    Py_DECREF(result);
+    self->next = st->ports;
+    if (st->ports != NULL)
+        st->ports->prev = self;
+    st->ports = self;
+    return self;
+
+fail:
+    Py_XDECREF(drain);
+    Py_DECREF(self);
+    return NULL;
+}
+
+arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt) {
+    arn_py_loop_port *port;
+    PyObject *loop;
+
+    if (arn_py_import_asyncio(st) < 0)
+        return NULL;
+    loop = PyObject_CallNoArgs(st->get_running_loop);
+    if (loop == NULL)
+        return NULL;
+    for (port = st->ports; port != NULL; port = port->next)
+        if (port->loop == loop && port->rt == rt)
+            break;
+    if (port == NULL) {
+        port = make_port(st, rt, loop);
+        Py_XDECREF(port); /* the loop's reader callback holds it now */
+    } else if (port != st->ports) {
+        unlink_port(port);
+        port->next = st->ports;
+        st->ports->prev = port;
+        st->ports = port;
+    }
+    Py_DECREF(loop);
+    return port;
+}
+
+static PyMethodDef port_methods[] = {
+    {"_drain", drain_method, METH_NOARGS, NULL},
+    {"_flush", flush_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot port_slots[] = {
+    {Py_tp_dealloc, dealloc_port},
+    {Py_tp_traverse, traverse_port},
+    {Py_tp_clear, clear_port},
+    {Py_tp_methods, port_methods},
+    {0, NULL},
+};
+
+static PyType_Spec port_spec = {
+    .name = "arshai_native._core.LoopPort",
+    .basicsize = sizeof(arn_py_loop_port),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = port_slots,
+};
+
+int arn_py_init_loop_port(PyObject *module, arn_py_state *st) {
+    st->loop_port_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &port_spec, NULL);
+    return st->loop_port_type == NULL ? -1 : 0;
+}

@@ -1,0 +1,40 @@
+/* loop_port.h - the bridge's half of a port: one object for each event loop that awaits something.
+ *
+ * It belongs to its loop: the loop's reader callback holds it, requests under way hold it, and it
+ * holds both (through the garbage collector's eyes, so an abandoned loop takes all with it).
+ */
+#ifndef ARN_PY_LOOP_PORT_H
+#define ARN_PY_LOOP_PORT_H
+
+#include "py/state.h"
+
+typedef struct arn_py_loop_port {
+    PyObject_HEAD
+    arn_py_state *st;
+    arn_runtime *rt;
+    arn_port *port;
+    PyObject *loop;
+    PyObject *flush; /* bound methods, made once */
+    arn_queue live;  /* ops submitted and not yet taken; op->owner is a Request, owned */
+    arn_msg *pending;      /* ops of this tick, not yet with the io thread */
+    arn_msg *pending_last;
+    unsigned pending_count;
+    arn_op *todo;          /* taken, not yet completed */
+    int flush_scheduled;
+    int draining;
+    struct arn_py_loop_port *next, *prev; /* st->ports */
+} arn_py_loop_port;
+
+/* The port of the running event loop, made on first use. Borrowed: whoever keeps it, refs it.
+ * NULL with an exception set, e.g. when no loop runs. */
+arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt);
+
+/* Submits op; the port takes over the caller's reference on `owner` (a Request) until the op is
+ * drained or forgotten. */
+void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+
+/* loop.call_soon(callback, argument, context=context); -1 with an exception set. */
+int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
+                          PyObject *context);
+
+#endif /* ARN_PY_LOOP_PORT_H */

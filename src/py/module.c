@@ -1,0 +1,188 @@
+#include "py/state.h"
+
+#include "py/replies.h"
+
+#include <stddef.h>
+
+PyObject *arn_py_take_error(void) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL && value != NULL)
+        PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+PyObject *arn_py_raise(PyObject *exception) {
+    PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    return NULL;
+}
+
+PyDoc_STRVAR(shutdown_doc, "_shutdown(timeout=2.0)\n--\n\n"
+                           "Stop the io thread. Commands under way fail. Called at exit; a later\n"
+                           "command starts a new thread.\n\n"
+                           "timeout: seconds to wait for the thread. Returns whether it ended.");
+
+static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
+    double timeout = 2.0;
+    int r;
+
+    (void)module;
+    if (!PyArg_ParseTuple(args, "|d:_shutdown", &timeout))
+        return NULL;
+    if (!(timeout >= 0 && timeout < 1e6)) {
+        PyErr_SetString(PyExc_ValueError, "timeout must be a number of seconds >= 0");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    r = arn_runtime_stop((int)(timeout * 1000));
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(r == ARN_OK);
+}
+
+static PyMethodDef methods[] = {
+    {"_shutdown", shutdown_runtime, METH_VARARGS, shutdown_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int import_attribute(PyObject **out, const char *module_name, const char *name) {
+    PyObject *module = PyImport_ImportModule(module_name);
+
+    if (module == NULL)
+        return -1;
+    *out = PyObject_GetAttrString(module, name);
+    Py_DECREF(module);
+    return *out == NULL ? -1 : 0;
+}
+
+static int intern_names(arn_py_state *st) {
+    static const struct {
+        size_t offset;
+        const char *text;
+    } names[] = {
+        {offsetof(arn_py_state, str_add_reader), "add_reader"},
+        {offsetof(arn_py_state, str_remove_reader), "remove_reader"},
+        {offsetof(arn_py_state, str_call_soon), "call_soon"},
+        {offsetof(arn_py_state, str_call_later), "call_later"},
+        {offsetof(arn_py_state, str_context), "context"},
+        {offsetof(arn_py_state, str_call_exception_handler), "call_exception_handler"},
+        {offsetof(arn_py_state, str_execute_command), "execute_command"},
+        {offsetof(arn_py_state, str_execute_python), "_execute_python"},
+        {offsetof(arn_py_state, str_response_callbacks), "response_callbacks"},
+        {offsetof(arn_py_state, str_upper), "upper"},
+        {offsetof(arn_py_state, str_split), "split"},
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        PyObject *s = PyUnicode_InternFromString(names[i].text);
+        if (s == NULL)
+            return -1;
+        *(PyObject **)((char *)st + names[i].offset) = s;
+    }
+    st->kwnames_context = PyTuple_Pack(1, st->str_context);
+    return st->kwnames_context == NULL ? -1 : 0;
+}
+
+/* asyncio costs more to import than all of this package and is only needed by who awaits: its
+ * names are looked up by the first request. */
+int arn_py_import_asyncio(arn_py_state *st) {
+    if (st->get_running_loop != NULL)
+        return 0;
+    if (import_attribute(&st->cancelled_error, "asyncio", "CancelledError") < 0 ||
+        import_attribute(&st->invalid_state_error, "asyncio", "InvalidStateError") < 0)
+        return -1;
+    return import_attribute(&st->get_running_loop, "asyncio", "get_running_loop");
+}
+
+static int exec_module(PyObject *module) {
+    arn_py_state *st = arn_py_state_of(module);
+
+    if (intern_names(st) < 0)
+        return -1;
+    st->specs = arn_py_make_specs();
+    if (st->specs == NULL)
+        return -1;
+    if (arn_py_init_request(module, st) < 0 || arn_py_init_loop_port(module, st) < 0 ||
+        arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
+        arn_py_init_commands(module, st) < 0)
+        return -1;
+    return 0;
+}
+
+static int traverse_module(PyObject *module, visitproc visit, void *arg) {
+    arn_py_state *st = arn_py_state_of(module);
+
+    Py_VISIT(st->request_type);
+    Py_VISIT(st->loop_port_type);
+    Py_VISIT(st->engine_type);
+    Py_VISIT(st->session_type);
+    Py_VISIT(st->commands_type);
+    Py_VISIT(st->get_running_loop);
+    Py_VISIT(st->cancelled_error);
+    Py_VISIT(st->invalid_state_error);
+    Py_VISIT(st->specs);
+    return 0;
+}
+
+static int clear_module(PyObject *module) {
+    arn_py_state *st = arn_py_state_of(module);
+
+    Py_CLEAR(st->request_type);
+    Py_CLEAR(st->loop_port_type);
+    Py_CLEAR(st->engine_type);
+    Py_CLEAR(st->session_type);
+    Py_CLEAR(st->commands_type);
+    Py_CLEAR(st->get_running_loop);
+    Py_CLEAR(st->cancelled_error);
+    Py_CLEAR(st->invalid_state_error);
+    Py_CLEAR(st->specs);
+    Py_CLEAR(st->str_add_reader);
+    Py_CLEAR(st->str_remove_reader);
+    Py_CLEAR(st->str_call_soon);
+    Py_CLEAR(st->str_call_later);
+    Py_CLEAR(st->str_context);
+    Py_CLEAR(st->str_call_exception_handler);
+    Py_CLEAR(st->str_execute_command);
+    Py_CLEAR(st->str_execute_python);
+    Py_CLEAR(st->str_response_callbacks);
+    Py_CLEAR(st->str_upper);
+    Py_CLEAR(st->str_split);
+    Py_CLEAR(st->kwnames_context);
+    return 0;
+}
+
+static void free_module(void *module) {
+    clear_module(module);
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, exec_module},
+    {0, NULL},
+};
+
+PyDoc_STRVAR(module_doc, "The native engine of arshai_native. Its classes are made public by the\n"
+                         "package's Python modules.");
+
+struct PyModuleDef arn_py_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "arshai_native._core",
+    .m_doc = module_doc,
+    .m_size = sizeof(arn_py_state),
+    .m_methods = methods,
+    .m_slots = slots,
+    .m_traverse = traverse_module,
+    .m_clear = clear_module,
+    .m_free = free_module,
+};
+
+PyMODINIT_FUNC PyInit__core(void) {
+    return PyModuleDef_Init(&arn_py_module);
+}

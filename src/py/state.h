@@ -1,0 +1,64 @@
+/* state.h - the extension's module state and what its files share.
+ *
+ * Everything in src/py runs with the GIL held unless a comment says otherwise. Objects keep a
+ * pointer to the module state; the types keep the module, and the objects keep their types.
+ */
+#ifndef ARN_PY_STATE_H
+#define ARN_PY_STATE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <arn.h>
+
+struct arn_py_loop_port;
+
+typedef struct arn_py_state {
+    PyTypeObject *request_type;
+    PyTypeObject *loop_port_type;
+    PyTypeObject *engine_type;
+    PyTypeObject *session_type;
+    PyTypeObject *commands_type;
+
+    PyObject *get_running_loop; /* asyncio.get_running_loop */
+    PyObject *cancelled_error;  /* asyncio.CancelledError */
+    PyObject *invalid_state_error;
+    PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
+
+    /* Interned names. */
+    PyObject *str_add_reader, *str_call_soon, *str_call_later, *str_context, *str_remove_reader;
+    PyObject *str_call_exception_handler, *str_execute_command, *str_execute_python;
+    PyObject *str_response_callbacks, *str_upper, *str_split;
+    PyObject *kwnames_context; /* ("context",) */
+
+    /* Every live LoopPort, most recently used first; borrowed, each removes itself. */
+    struct arn_py_loop_port *ports;
+} arn_py_state;
+
+extern struct PyModuleDef arn_py_module;
+
+/* Looks up what the state needs of asyncio, once. 0, or -1 with an exception set. */
+int arn_py_import_asyncio(arn_py_state *st);
+
+int arn_py_init_request(PyObject *module, arn_py_state *st);
+int arn_py_init_loop_port(PyObject *module, arn_py_state *st);
+int arn_py_init_engine(PyObject *module, arn_py_state *st);
+int arn_py_init_session(PyObject *module, arn_py_state *st);
+int arn_py_init_commands(PyObject *module, arn_py_state *st);
+
+static inline arn_py_state *arn_py_state_of(PyObject *module) {
+    return PyModule_GetState(module);
+}
+
+/* The state for a heap type of ours or a subclass of it; NULL with an exception set. */
+static inline arn_py_state *arn_py_state_of_type(PyTypeObject *type) {
+    PyObject *module = PyType_GetModuleByDef(type, &arn_py_module);
+    return module == NULL ? NULL : PyModule_GetState(module);
+}
+
+/* The exception that is set, as a new reference, cleared; never NULL if one was set. */
+PyObject *arn_py_take_error(void);
+/* Raises an exception instance (borrowed). Returns NULL for the caller to return. */
+PyObject *arn_py_raise(PyObject *exception);
+
+#endif /* ARN_PY_STATE_H */
