@@ -80,15 +80,9 @@ class Native:
         self.engine = _core.RedisEngine(error_factory=error_factory, **options)
 
 
-def _text(connection: Any, value: Any) -> Optional[str]:
-    """value as redis-py would send it, for the engine, which encodes str as UTF-8."""
-    if value is None:
-        return None
-    encoded = bytes(connection.encoder.encode(value))
-    try:
-        return encoded.decode()
-    except UnicodeDecodeError:
-        raise Unsupported("a name or password that is not UTF-8") from None
+def _encoded(connection: Any, value: Any) -> Optional[bytes]:
+    """A name or password as redis-py would send it."""
+    return None if value is None else bytes(connection.encoder.encode(value))
 
 
 def _seconds(value: Any) -> Optional[float]:
@@ -119,9 +113,9 @@ def _options(pool: ConnectionPool, connection: Any) -> Dict[str, Any]:
         raise Unsupported("a retry class with a loop of its own")
     options: Dict[str, Any] = {
         "db": int(connection.db or 0),
-        "client_name": _text(connection, connection.client_name or None),
-        "lib_name": _text(connection, connection.lib_name or None),
-        "lib_version": _text(connection, connection.lib_version or None),
+        "client_name": _encoded(connection, connection.client_name or None),
+        "lib_name": _encoded(connection, connection.lib_name or None),
+        "lib_version": _encoded(connection, connection.lib_version or None),
         "socket_timeout": _seconds(connection.socket_timeout),
         "socket_connect_timeout": _seconds(connection.socket_connect_timeout),
         "health_check_interval": float(connection.health_check_interval or 0),
@@ -133,8 +127,8 @@ def _options(pool: ConnectionPool, connection: Any) -> Dict[str, Any]:
     }
     if connection.username or connection.password:
         # redis-py sends an empty password where there is only a user name.
-        options["username"] = _text(connection, connection.username or None)
-        options["password"] = _text(connection, connection.password or "")
+        options["username"] = _encoded(connection, connection.username or None)
+        options["password"] = _encoded(connection, connection.password or "")
     if type(connection) is UnixDomainSocketConnection:
         options["path"] = connection.path
     else:

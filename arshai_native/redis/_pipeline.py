@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any, Dict, List, MutableMapping, Optional, Sequence, Union
 
@@ -18,9 +19,17 @@ from redis.exceptions import (
 
 from ._callbacks import finish
 from ._engine import native_of
+from ._routes import need_own
 from ._session import SessionConnection
 
 _LOST = "A ConnectionError occurred on while watching one or more keys"
+
+
+def _raise_lost(replies: List[Any]) -> None:
+    # LOADING and NOAUTH are no answers to a command: redis-py gives up the whole unit.
+    for reply in replies:
+        if isinstance(reply, ConnectionError):
+            raise reply
 
 
 class Pipeline(_peer.Pipeline):
@@ -44,6 +53,8 @@ class Pipeline(_peer.Pipeline):
     ) -> None:
         super().__init__(connection_pool, response_callbacks, transaction, shard_hint)
         self._native = native_of(connection_pool)
+        # The last failure of a unit sent by the engine, which has applied the retry rules itself.
+        self._engine_error: Optional[Exception] = None
 
     async def reset(self) -> None:
         """Forgets buffered commands and watched keys and gives the connection back."""
@@ -125,7 +136,7 @@ class Pipeline(_peer.Pipeline):
                 await self.connection.disconnect()
             if self.watching:
                 raise WatchError(_LOST) from error
-            if not native.rules.names(error):
+            if error is self._engine_error or not native.rules.names(error):
                 raise error
 
         try:
@@ -133,6 +144,7 @@ class Pipeline(_peer.Pipeline):
                 await self.load_scripts()
             return await native.rules.run(do, fail)
         finally:
+            self._engine_error = None
             await self.reset()
 
     async def load_scripts(self) -> None:
@@ -167,16 +179,53 @@ class Pipeline(_peer.Pipeline):
             self.watching = True
         return result
 
-    async def _send(self, connection: Optional[Any], commands: List[Sequence[Any]]) -> List[Any]:
-        """Raw replies of commands sent as one unit; errors as instances."""
-        if connection is None:
-            replies = await self._native.engine.pipeline(commands)
-        else:
+    async def _send(
+        self, connection: Optional[Any], commands: List[Sequence[Any]], transaction: bool
+    ) -> List[Any]:
+        """Raw replies of commands sent as one unit, in MULTI and EXEC; errors as instances."""
+        own = need_own(commands)
+        unit = [("MULTI",), *commands, ("EXEC",)] if transaction else commands
+        if not unit:
+            return []
+        if connection is not None:
             self._check_watch(connection)
-            replies = await connection.pipeline(commands)
+            if own:
+                connection.mark_changed()
+            return await connection.pipeline(unit)
+        if own:
+            connection = SessionConnection(self._native)
+            try:
+                return await connection.pipeline(unit)
+            finally:
+                await connection.disconnect()
+        try:
+            return await self._native.engine.pipeline(unit)
+        except Exception as error:
+            self._engine_error = error
+            raise
+
+    async def _send_undecoded(self, commands: CommandStackT) -> List[Any]:
+        """As _send, for commands some of whose replies are not to be decoded."""
+        own = need_own(args for args, _ in commands)
+        connection = self.connection or SessionConnection(self._native)
+        try:
+            await connection.connect()
+            # Each of them is sent when its task starts: in this order, with nothing between,
+            # because the connection is the pipeline's.
+            replies = await asyncio.gather(
+                *(
+                    connection.execute(*args, never_decode=NEVER_DECODE in options)
+                    for args, options in commands
+                ),
+                return_exceptions=True,
+            )
+        finally:
+            if own:
+                connection.mark_changed()
+            if connection is not self.connection:
+                connection.release()
         for reply in replies:
-            # LOADING and NOAUTH are no answers to a command: redis-py gives up the whole unit.
-            if isinstance(reply, ConnectionError):
+            if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
                 raise reply
         return replies
 
@@ -186,7 +235,8 @@ class Pipeline(_peer.Pipeline):
         if self._native is None:
             return await super()._execute_transaction(connection, commands, raise_on_error)
         sent = [args for args, options in commands if EMPTY_RESPONSE not in options]
-        replies = await self._send(connection, [("MULTI",), *sent, ("EXEC",)])
+        replies = await self._send(connection, sent, transaction=True)
+        _raise_lost(replies)
         queued = iter(replies[:-1])
 
         # Places of the results that EXEC does not give: commands that were not sent, and
@@ -240,7 +290,12 @@ class Pipeline(_peer.Pipeline):
     ) -> List[Any]:
         if self._native is None:
             return await super()._execute_pipeline(connection, commands, raise_on_error)
-        replies = await self._send(connection, [args for args, _ in commands])
+        decode = self._native.connection.encoder.decode_responses
+        if decode and any(NEVER_DECODE in options for _, options in commands):
+            replies = await self._send_undecoded(commands)
+        else:
+            replies = await self._send(connection, [args for args, _ in commands], False)
+        _raise_lost(replies)
         response = []
         for (args, options), reply in zip(commands, replies):
             try:

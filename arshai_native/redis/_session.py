@@ -9,6 +9,10 @@ from typing import Any, Deque, List, Optional, Sequence
 from redis.exceptions import DataError, ResponseError
 
 from ._engine import Native
+from ._routes import Route, route_of
+
+# What a refused command raises before anything was sent.
+_REFUSED = (DataError, NotImplementedError)
 
 
 class SessionConnection:
@@ -27,6 +31,7 @@ class SessionConnection:
         self._native = native
         self._session: Optional[Any] = None
         self._sent: Deque["asyncio.Task[Any]"] = deque()
+        self._changed = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -50,14 +55,19 @@ class SessionConnection:
         if not self.is_connected:
             self._close()
             self._session = await self._native.engine.session()
+            self._changed = False
 
     async def disconnect(self, nowait: bool = False) -> None:
         """Closes the connection; the next command opens another."""
         self._close()
 
+    def mark_changed(self) -> None:
+        """Says that commands changed the connection's state, so that nobody else gets it."""
+        self._changed = True
+
     def release(self) -> None:
-        """Gives the connection back for others to use, if it still can be."""
-        if self._sent:
+        """Gives the connection back for others to use, if it still is as it was."""
+        if self._sent or self._changed:
             self._close()
         session, self._session = self._session, None
         if session is not None:
@@ -74,10 +84,13 @@ class SessionConnection:
     async def execute(self, *args: Any, never_decode: bool = False) -> Any:
         """Sends one command and returns its raw reply; an error reply is raised."""
         await self.connect()
+        # WATCH and UNWATCH come in pairs here; the pipeline that watches sees to it.
+        if args[0] not in ("WATCH", "UNWATCH") and route_of(args) is Route.OWN:
+            self._changed = True
         options = {"never_decode": True} if never_decode else {}
         try:
             return await self._session.execute(*args, **options)  # type: ignore[union-attr]
-        except (ResponseError, DataError):
+        except (ResponseError, *_REFUSED):
             raise
         except BaseException:
             self._close()
@@ -88,7 +101,7 @@ class SessionConnection:
         await self.connect()
         try:
             return await self._session.pipeline(commands)  # type: ignore[union-attr]
-        except DataError:
+        except _REFUSED:
             raise
         except BaseException:
             self._close()
