@@ -38,6 +38,7 @@ static void drop(arn_op *op) {
     }
 }
 
+/* The caller has a reference on the port other than the ops'. */
 static void hand_over(arn_port *port, arn_op *first, arn_op **last) {
     int wake = 0;
     int closed;
@@ -49,13 +50,14 @@ static void hand_over(arn_port *port, arn_op *first, arn_op **last) {
         port->tail = last;
         wake = !port->signalled;
         port->signalled = 1;
-        if (wake && port->kind == ARN_PORT_WAIT)
-            uv_cond_signal(&port->cond);
-        /* Under the lock, so that close() can't close the descriptor in between. */
-        if (wake && port->kind == ARN_PORT_FD)
-            arn__wakefd_signal(&port->wakefd);
     }
     uv_mutex_unlock(&port->lock);
+    /* Not under the lock: the woken owner would run into it at once. The poster's reference on the
+     * port keeps the descriptor open. */
+    if (wake && port->kind == ARN_PORT_WAIT)
+        uv_cond_signal(&port->cond);
+    if (wake && port->kind == ARN_PORT_FD)
+        arn__wakefd_signal(&port->wakefd);
     if (closed)
         drop(first);
 }
@@ -76,7 +78,9 @@ static void on_deferred(arn_deferred *d) {
 void arn__port_post(arn_runtime *rt, arn_port *port, arn_op *op) {
     op->next_done = NULL;
     if (rt == NULL) {
+        arn_port_ref(port);
         hand_over(port, op, &op->next_done);
+        arn_port_unref(port);
         return;
     }
     *port->gathered_tail = op;
@@ -157,11 +161,10 @@ static arn_op *take_locked(arn_port *port) {
 arn_op *arn_port_take(arn_port *port) {
     arn_op *first;
 
-    /* Under the lock posts write only while `signalled` is clear: one read empties the descriptor,
-     * and no wake is lost between it and the take. */
-    uv_mutex_lock(&port->lock);
-    if (port->signalled && port->kind == ARN_PORT_FD)
+    /* Drained before the queue is taken, so a post in between costs an empty take at worst. */
+    if (port->kind == ARN_PORT_FD)
         arn__wakefd_drain(&port->wakefd);
+    uv_mutex_lock(&port->lock);
     first = take_locked(port);
     uv_mutex_unlock(&port->lock);
     return first;
@@ -188,7 +191,6 @@ void arn_port_close(arn_port *port) {
     uv_mutex_lock(&port->lock);
     port->closed = 1;
     first = take_locked(port);
-    arn__wakefd_close(&port->wakefd);
     uv_mutex_unlock(&port->lock);
     drop(first);
 }

@@ -28,7 +28,8 @@ arn_op *arn_port_take(arn_port *port);
 /* Owner, ARN_PORT_WAIT only. Waits at most timeout_ms for something to take. */
 arn_op *arn_port_wait(arn_port *port, int timeout_ms);
 
-/* Owner. No more results are wanted: what is there and what is still to come is dropped. */
+/* Owner. No more results are wanted: what is there and what is still to come is dropped. The
+ * descriptor stays open until the last reference is gone. */
 void arn_port_close(arn_port *port);
 
 /* io thread (rt != NULL: gathered until the turn's end), or any thread after the io thread has

@@ -31,6 +31,7 @@ struct arn_runtime {
     arn_msg **tail;
     int sleeping;
     int stopping; /* set by stop: submitters run their messages aborted */
+    _Atomic int senders; /* about to call uv_async_send: the loop must not be closed */
 
     /* Set by the thread when it has left its loop. */
     uv_cond_t ended;
@@ -276,11 +277,15 @@ void arn_runtime_submit(arn_runtime *rt, arn_msg *first, arn_msg *last) {
         rt->tail = &last->next;
         wake = rt->sleeping;
         rt->sleeping = 0;
-        /* Under the lock: stop() frees the handle only after it has taken the lock once. */
         if (wake)
-            uv_async_send(&rt->wake);
+            atomic_fetch_add(&rt->senders, 1);
     }
     uv_mutex_unlock(&rt->lock);
+    /* Not under the lock: the woken thread would run into it at once. */
+    if (wake) {
+        uv_async_send(&rt->wake);
+        atomic_fetch_sub(&rt->senders, 1);
+    }
     if (stopped)
         run_messages(first, 1);
 }
@@ -310,6 +315,8 @@ int arn_runtime_stop(int timeout_ms) {
         return ARN_ETIMEDOUT;
 
     uv_thread_join(&rt->thread);
+    while (atomic_load(&rt->senders) > 0)
+        uv_sleep(1);
     arn__runtime_untrack_fd(uv_backend_fd(&rt->loop));
     /* UV_EBUSY: a name look-up outlives the thread. The struct itself always stays, because other
      * threads may still hold it and submit (their messages then end with ARN_ESHUTDOWN). */

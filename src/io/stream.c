@@ -4,6 +4,8 @@
 #include "base/buf.h"
 #include "base/status.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -186,6 +188,17 @@ static void close_handle(arn_stream *s) {
     arn__runtime_untrack_fd(s->tracked_fd);
     s->tracked_fd = -1;
     uv_close(&s->u.handle, on_handle_closed);
+}
+
+int arn__stream_dup(const arn_stream *s) {
+    uv_os_fd_t fd;
+    int copy;
+    int r = uv_fileno(&s->u.handle, &fd);
+
+    if (r < 0)
+        return r;
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    return copy < 0 ? -errno : copy;
 }
 
 void arn__stream_close(arn_stream *s) {

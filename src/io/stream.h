@@ -52,6 +52,9 @@ int arn__stream_append_ref(arn_stream *s, const char *data, size_t len, void (*r
 /* Starts writing what was appended, if the stream is open and no write is under way. */
 void arn__stream_flush(arn_stream *s);
 
+/* A second descriptor of the open stream's socket (non-blocking, close on exec), or -errno. */
+int arn__stream_dup(const arn_stream *s);
+
 /* No events any more; releases what is not written; frees the stream when libuv is done with it. */
 void arn__stream_close(arn_stream *s);
 

@@ -1,5 +1,7 @@
 #include "py/engine.h"
 
+#include "py/express.h"
+
 #include <math.h>
 #include <structmember.h>
 
@@ -345,6 +347,7 @@ static PyObject *engine_disconnect(PyObject *op, PyObject *ignored) {
     (void)ignored;
     if (self->client != NULL && arn_redis_client_runtime(self->client) == arn_runtime_current())
         arn_redis_client_disconnect(self->client);
+    arn_py_express_shutdown(self);
     Py_RETURN_NONE;
 }
 
@@ -396,6 +399,7 @@ static int traverse_engine(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->strings);
     Py_VISIT(self->retry_policy);
     Py_VISIT(self->codec.error_factory);
+    Py_VISIT(self->expresses);
     return 0;
 }
 
@@ -413,6 +417,7 @@ static void dealloc_engine(PyObject *op) {
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(op);
+    arn_py_express_shutdown(self);
     if (self->client != NULL && arn_redis_client_runtime(self->client) == arn_runtime_current())
         arn_redis_client_release(self->client);
     clear_engine(op);

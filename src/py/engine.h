@@ -19,6 +19,9 @@ typedef struct arn_py_engine {
     PyObject *strings;        /* tuple of bytes */
     PyObject *retry_policy;   /* callable or NULL */
     arn_py_codec codec;
+    PyObject *expresses; /* list of Express, one for each loop that had use for it; or NULL */
+    unsigned long last_alone; /* port->submitted at the last lone request, and how many in a row */
+    int alone;
     PyObject *weakrefs;
 } arn_py_engine;
 
@@ -61,6 +64,9 @@ PyObject *arn_py_pipeline_request(const arn_py_target *target, PyObject *command
 
 /* An awaitable that results in `session` when it has its connection. */
 PyObject *arn_py_lease_request(arn_py_session *session);
+
+/* A request that results in the descriptor of an express connection (see express.h). */
+arn_py_request *arn_py_express_request(arn_py_engine *engine);
 
 /* Blocking forms: the GIL is released while waiting. */
 PyObject *arn_py_command_call(arn_py_engine *engine, arn_py_args *args, arn_py_usage usage,

@@ -41,12 +41,42 @@ int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *
     return handle == NULL ? -1 : 0;
 }
 
+void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
+    op->owner = owner;
+    arn_queue_push(&self->live, &op->live);
+    self->submitted++;
+}
+
+void arn_py_port_begin(arn_py_loop_port *self) {
+    self->draining++;
+    self->drainer = PyThread_get_thread_ident();
+}
+
+void arn_py_port_end(arn_py_loop_port *self) {
+    self->draining--;
+    flush_pending(self);
+}
+
+int arn_py_port_complete(arn_py_loop_port *self, arn_op *op) {
+    PyObject *owner = op->owner;
+    int r = 0;
+
+    (void)self;
+    arn_queue_remove(&op->live);
+    op->owner = NULL;
+    if (owner != NULL) {
+        r = arn_py_request_complete((arn_py_request *)owner, op);
+        Py_DECREF(owner);
+    }
+    arn_op_unref(op);
+    return r;
+}
+
 void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
     int alone = arn_queue_empty(&self->live);
 
     arn_op_set_port(op, self->port);
-    op->owner = owner;
-    arn_queue_push(&self->live, &op->live);
+    arn_py_port_adopt(self, op, owner);
     op->msg.next = NULL;
     if (self->pending == NULL)
         self->pending = &op->msg;
@@ -97,22 +127,13 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
         Py_RETURN_NONE;
     if (self->todo == NULL)
         self->todo = arn_port_take(self->port);
-    self->draining++;
+    arn_py_port_begin(self);
     while (self->todo != NULL && !failed) {
         arn_op *done = self->todo;
-        PyObject *owner = done->owner;
-
         self->todo = done->next_done;
-        arn_queue_remove(&done->live);
-        done->owner = NULL;
-        if (owner != NULL) {
-            failed = arn_py_request_complete((arn_py_request *)owner, done) < 0;
-            Py_DECREF(owner);
-        }
-        arn_op_unref(done);
+        failed = arn_py_port_complete(self, done) < 0;
     }
-    self->draining--;
-    flush_pending(self);
+    arn_py_port_end(self);
     if (failed) {
         /* KeyboardInterrupt or SystemExit of a woken task ends this call; the rest is not lost. */
         PyObject *error = arn_py_take_error();
@@ -254,6 +275,12 @@ arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt) {
     arn_py_loop_port *port;
     PyObject *loop;
 
+    /* Most requests are made by tasks that a drain has just woken: its loop is the running one.
+     * Python 3.11's get_running_loop() costs a system call. */
+    port = st->ports;
+    if (port != NULL && port->draining && port->drainer == PyThread_get_thread_ident() &&
+        port->rt == rt)
+        return port;
     if (arn_py_import_asyncio(st) < 0)
         return NULL;
     loop = PyObject_CallNoArgs(st->get_running_loop);

@@ -21,7 +21,9 @@ typedef struct arn_py_loop_port {
     unsigned pending_count;
     arn_op *todo;          /* taken, not yet completed */
     int flush_scheduled;
-    int draining;
+    int draining; /* depth, on thread `drainer` */
+    unsigned long drainer;
+    unsigned long submitted; /* ops so far */
     struct arn_py_loop_port *next, *prev; /* st->ports */
 } arn_py_loop_port;
 
@@ -32,6 +34,18 @@ arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt);
 /* Submits op; the port takes over the caller's reference on `owner` (a Request) until the op is
  * drained or forgotten. */
 void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+
+/* For an op that is under way by other means than the io thread: it is live, with its owner, until
+ * arn_py_port_complete(). */
+void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+
+/* Around completions outside the port's own drain: between them, requests of woken tasks are
+ * gathered. */
+void arn_py_port_begin(arn_py_loop_port *self);
+void arn_py_port_end(arn_py_loop_port *self);
+
+/* Hands a finished op to its owner and drops it. -1 with an exception that must end the callback. */
+int arn_py_port_complete(arn_py_loop_port *self, arn_op *op);
 
 /* loop.call_soon(callback, argument, context=context); -1 with an exception set. */
 int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,

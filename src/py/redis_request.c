@@ -1,5 +1,6 @@
 /* redis_request.c - commands as requests (awaited) and as calls (blocking). */
 #include "py/engine.h"
+#include "py/express.h"
 
 #include <string.h>
 
@@ -11,9 +12,17 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 static PyObject *convert_lease(arn_py_request *req, arn_op *op, double *again);
 static arn_op *make_lease_op(arn_py_request *req);
 
-static const arn_py_request_class command_class = {"Redis.execute_command", make_op, convert};
+static int send_alone(arn_py_request *req, arn_op *op);
+static int forget(arn_op *op);
+static arn_op *make_express_op(arn_py_request *req);
+static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again);
+
+static const arn_py_request_class command_class = {"Redis.execute_command", make_op, convert,
+                                                   send_alone, forget};
 static const arn_py_request_class lease_class = {"RedisEngine.session", make_lease_op,
-                                                 convert_lease};
+                                                 convert_lease, NULL, NULL};
+static const arn_py_request_class express_class = {"RedisEngine.express", make_express_op,
+                                                   convert_express, NULL, NULL};
 
 int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target) {
     if (Py_IS_TYPE(object, st->engine_type)) {
@@ -375,6 +384,46 @@ PyObject *arn_py_lease_request(arn_py_session *session) {
     arn_py_target target = {session->engine, session};
 
     return (PyObject *)new_request(&target, &lease_class);
+}
+
+/* ---- the express connection ---- */
+
+static int send_alone(arn_py_request *req, arn_op *op) {
+    if (!Py_IS_TYPE(req->client, req->st->engine_type))
+        return 0;
+    return arn_py_express_send((arn_py_engine *)req->client, req->port,
+                               ARN_CONTAINER_OF(op, arn_redis_op, base));
+}
+
+static int forget(arn_op *op) {
+    return ARN_CONTAINER_OF(op, arn_redis_op, base)->express;
+}
+
+static arn_op *make_express_op(arn_py_request *req) {
+    arn_py_target target = {(arn_py_engine *)req->client, NULL};
+    arn_redis_op *op = new_op(&target, ARN_REDIS_EXPRESS, 0, 0);
+
+    if (op == NULL)
+        return NULL;
+    set_op(req, op);
+    return &op->base;
+}
+
+static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again) {
+    (void)again;
+    if (op->status == ARN_OK && op->value.kind == ARN_INT) {
+        int fd = (int)op->value.u.integer;
+        op->value.kind = ARN_NIL;
+        if (arn_py_express_open((arn_py_engine *)req->client, req->port, fd) < 0)
+            PyErr_Clear(); /* a luxury that could not be had */
+    }
+    Py_RETURN_NONE;
+}
+
+arn_py_request *arn_py_express_request(arn_py_engine *engine) {
+    arn_py_target target = {engine, NULL};
+
+    return new_request(&target, &express_class);
 }
 
 /* ---- blocking ---- */

@@ -111,13 +111,27 @@ static int submit(arn_py_request *self) {
             goto fail;
         Py_XSETREF(self->port, (arn_py_loop_port *)Py_NewRef((PyObject *)port));
     }
-    arn_py_port_submit(self->port, op, Py_NewRef((PyObject *)self));
+    if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
+        self->cls->send_alone(self, op))
+        arn_py_port_adopt(self->port, op, Py_NewRef((PyObject *)self));
+    else
+        arn_py_port_submit(self->port, op, Py_NewRef((PyObject *)self));
     return 0;
 
 fail:
     self->op = NULL;
     arn_op_unref(op);
     return -1;
+}
+
+int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port) {
+    self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
+    if (submit(self) < 0) {
+        self->state = ARN_PY_CLOSED;
+        return -1;
+    }
+    self->state = ARN_PY_WAITING;
+    return 0;
 }
 
 static void forget_op(arn_py_request *self) {
@@ -131,7 +145,8 @@ static void forget_op(arn_py_request *self) {
         return;
     }
     op->owner = NULL;
-    if (arn_runtime_current() == self->port->rt)
+    if ((self->cls->forget == NULL || !self->cls->forget(op)) &&
+        arn_runtime_current() == self->port->rt)
         arn_op_cancel(self->port->rt, op);
     Py_DECREF(self); /* the port's reference; the caller has another */
 }

@@ -22,6 +22,11 @@ typedef struct arn_py_request_class {
     /* The op has ended. A new reference to the result; NULL with an exception set; or Py_None with
      * *again >= 0: make another op after so many seconds. */
     PyObject *(*convert)(arn_py_request *req, arn_op *op, double *again);
+    /* May be NULL. Nothing else is under way on the port: 1 if the op was sent without the io
+     * thread, 0 if it was not. */
+    int (*send_alone)(arn_py_request *req, arn_op *op);
+    /* May be NULL. The request no longer wants the op: 1 if the io thread need not know. */
+    int (*forget)(arn_op *op);
 } arn_py_request_class;
 
 typedef enum arn_py_request_state {
@@ -61,6 +66,9 @@ struct arn_py_request {
 };
 
 arn_py_request *arn_py_request_new(arn_py_state *st, const arn_py_request_class *cls);
+
+/* Starts a request that nobody awaits, for the sake of its convert(). 0, or -1 with an exception. */
+int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port);
 
 /* Called by the port's drain. -1 with an exception that must end the drain. */
 int arn_py_request_complete(arn_py_request *self, arn_op *op);

@@ -19,6 +19,7 @@ typedef struct arn_py_state {
     PyTypeObject *engine_type;
     PyTypeObject *session_type;
     PyTypeObject *commands_type;
+    PyTypeObject *express_type;
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -45,6 +46,7 @@ int arn_py_init_loop_port(PyObject *module, arn_py_state *st);
 int arn_py_init_engine(PyObject *module, arn_py_state *st);
 int arn_py_init_session(PyObject *module, arn_py_state *st);
 int arn_py_init_commands(PyObject *module, arn_py_state *st);
+int arn_py_init_express(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);

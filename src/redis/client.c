@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The arena's first piece, behind the request: the reply to most commands fits. */
 #define INLINE_ARENA 224u
@@ -98,6 +99,8 @@ static void destroy_op(arn_op *base) {
     uncount(op);
     if (op->session != NULL)
         arn_redis_session_unref(op->session);
+    if (op->route == ARN_REDIS_EXPRESS && base->value.kind == ARN_INT && base->value.u.integer >= 0)
+        close((int)base->value.u.integer); /* nobody has taken it */
     arn_free(op);
     arn_redis_client_unref(client);
 }
@@ -137,11 +140,38 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->replies = replies;
     op->got = 0;
     op->conn = NULL;
+    op->express = 0;
     op->len = len;
     op->queued_bytes_counted = 1;
     arn_redis_client_ref(client);
     atomic_fetch_add_explicit(&client->stats.queued_bytes, len, memory_order_relaxed);
     return op;
+}
+
+int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late) {
+    arn_value *slot = &op->base.value;
+    arn_value discarded;
+    int r;
+
+    if (late) {
+        slot = &discarded; /* the caller may be reading the op: only its arena is still ours */
+    } else if (op->replies > 1) {
+        if (op->got == 0) {
+            slot->u.items = arn_arena_alloc(&op->base.arena, op->replies * sizeof(arn_value));
+            if (slot->u.items == NULL)
+                return ARN_ENOMEM;
+            slot->kind = ARN_ARRAY;
+            slot->len = op->replies;
+        }
+        slot = &slot->u.items[op->got];
+    }
+    r = arn__redis_reader_next(reader, &op->base.arena, slot);
+    if (r <= 0)
+        return r;
+    op->got++;
+    if (slot->kind == ARN_ERROR)
+        atomic_fetch_add_explicit(&op->client->stats.errors, 1, memory_order_relaxed);
+    return 1;
 }
 
 int arn_redis_is_full(const arn_redis_client *client) {
@@ -389,6 +419,14 @@ static void start_op(arn_redis_op *op) {
                 return;
             }
             break;
+        case ARN_REDIS_EXPRESS:
+            /* A luxury: it must not make others wait for a connection. */
+            if (client->dedicated >= client->config.max_dedicated) {
+                status = ARN_EBUSY;
+                break;
+            }
+            submit_dedicated(client, op);
+            return;
         case ARN_REDIS_EXCLUSIVE:
         case ARN_REDIS_DISCARD:
             submit_dedicated(client, op);
@@ -614,6 +652,14 @@ void arn_redis_client_unref(arn_redis_client *client) {
 
 arn_runtime *arn_redis_client_runtime(const arn_redis_client *client) {
     return client->rt;
+}
+
+const arn_redis_config *arn_redis_client_config(const arn_redis_client *client) {
+    return &client->config;
+}
+
+const char *arn_redis_client_label(const arn_redis_client *client) {
+    return client->label;
 }
 
 const arn_redis_stats *arn_redis_client_stats(const arn_redis_client *client) {

@@ -52,6 +52,8 @@ typedef enum arn_redis_route {
     ARN_REDIS_DISCARD,   /* the same, closed after the reply because its state has changed */
     ARN_REDIS_LEASE,     /* no request: done when the session has its connection */
     ARN_REDIS_SESSION,   /* on the session's connection */
+    ARN_REDIS_EXPRESS,   /* no request: the value is a descriptor for express.h; who takes it sets
+                          * the value to nil, or it is closed with the op */
     ARN_REDIS_GATE       /* no request: done when the client is no longer full */
 } arn_redis_route;
 
@@ -64,6 +66,7 @@ struct arn_redis_op {
     uint32_t replies;  /* expected: 1, or the commands of a pipeline */
     uint32_t got;      /* io thread */
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
+    int express; /* under way on an express connection: the io thread does not know it */
     int queued_bytes_counted;
     size_t len;
     char request[]; /* len bytes, then the arena's first piece */
@@ -85,6 +88,8 @@ void arn_redis_client_unref(arn_redis_client *client);
 
 arn_runtime *arn_redis_client_runtime(const arn_redis_client *client);
 const arn_redis_stats *arn_redis_client_stats(const arn_redis_client *client);
+const arn_redis_config *arn_redis_client_config(const arn_redis_client *client);
+const char *arn_redis_client_label(const arn_redis_client *client); /* "host:port" or the path */
 
 /* Closes every connection; what is under way ends with ARN_ECLOSED. Usable again afterwards. */
 void arn_redis_client_disconnect(arn_redis_client *client);

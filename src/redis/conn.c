@@ -277,36 +277,16 @@ static int read_own_reply(arn_redis_conn *conn) {
 /* The next reply of the op at the head of `sent`. Results as above. */
 static int read_op_reply(arn_redis_conn *conn) {
     arn_redis_op *op = op_of(conn->sent.next);
-    arn_value *slot = &op->base.value;
-    arn_value discarded;
     uint64_t used;
-    int late = op->base.posted;
-    int r;
+    int r = arn__redis_op_read(op, conn->reader, op->base.posted);
 
-    if (late) {
-        slot = &discarded; /* the caller may be reading the op: only its arena is still ours */
-    } else if (op->replies > 1) {
-        if (op->got == 0) {
-            slot->u.items = arn_arena_alloc(&op->base.arena, op->replies * sizeof(arn_value));
-            if (slot->u.items == NULL) {
-                fail_stream(conn, ARN_ENOMEM, "out of memory while reading a reply");
-                return -1;
-            }
-            slot->kind = ARN_ARRAY;
-            slot->len = op->replies;
-        }
-        slot = &slot->u.items[op->got];
-    }
-    r = arn__redis_reader_next(conn->reader, &op->base.arena, slot);
     if (r == 0)
         return 0;
     if (r < 0) {
         fail_stream(conn, r, arn__redis_reader_error(conn->reader));
         return -1;
     }
-    if (slot->kind == ARN_ERROR)
-        atomic_fetch_add_explicit(&conn->client->stats.errors, 1, memory_order_relaxed);
-    if (++op->got < op->replies)
+    if (op->got < op->replies)
         return 1;
 
     used = conn->bytes_in - arn__redis_reader_pending(conn->reader);
@@ -419,6 +399,14 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
         }
         if (op->route == ARN_REDIS_LEASE && op->session->released) {
             drop_op(op, ARN_ECLOSED, NULL);
+            continue;
+        }
+        if (op->route == ARN_REDIS_EXPRESS) {
+            int fd = arn__stream_dup(conn->stream);
+            op->base.value.kind = ARN_INT;
+            op->base.value.u.integer = fd;
+            conn->discard = 1; /* this end of it; the socket lives on in the copy */
+            drop_op(op, fd < 0 ? ARN_ECONN : ARN_OK, NULL);
             continue;
         }
         if (op->route == ARN_REDIS_LEASE) {

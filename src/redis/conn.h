@@ -121,6 +121,9 @@ int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value
                            const char **message);
 
 /* client.c: what connections tell their client. */
+/* Reads the op's next reply into its value (nowhere, when `late`) and counts it in op->got.
+ * Results as arn__redis_reader_next(). */
+int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late);
 void arn__redis_op_finish(arn_redis_op *op, int status, const char *message);
 void arn__redis_client_pump_later(arn_redis_conn *conn); /* at the end of this turn */
 void arn__redis_client_ready(arn_redis_conn *conn);  /* set up: failures are forgotten */

@@ -1,0 +1,314 @@
+#include "py/express.h"
+
+#include <redis/express.h>
+
+/* Lone requests in a row before a connection is made for them. */
+#define ALONE_ENOUGH 64
+/* And after one could not be had, or a large reply has shown that the lanes serve better. */
+#define ALONE_NOT_SOON (-4096)
+
+typedef struct express {
+    PyObject_HEAD
+    arn_py_state *st;
+    arn_py_engine *engine;  /* borrowed; NULL once the engine is gone */
+    arn_py_loop_port *port; /* owned; NULL once closed */
+    arn_redis_express *e;   /* owned; NULL once closed */
+    int check_scheduled;
+} express;
+
+static int call_later(express *self, double delay) {
+    PyObject *check = PyObject_GetAttrString((PyObject *)self, "_check");
+    PyObject *handle = NULL;
+
+    if (check != NULL)
+        handle = PyObject_CallMethod(self->port->loop, "call_later", "dO", delay, check);
+    Py_XDECREF(check);
+    Py_XDECREF(handle);
+    self->check_scheduled = handle != NULL;
+    return handle == NULL ? -1 : 0;
+}
+
+static express *find(arn_py_engine *engine, const arn_py_loop_port *port) {
+    Py_ssize_t i;
+
+    for (i = 0; engine->expresses != NULL && i < PyList_GET_SIZE(engine->expresses); i++) {
+        express *candidate = (express *)PyList_GET_ITEM(engine->expresses, i);
+        if (candidate->port == port && candidate->e != NULL)
+            return candidate;
+    }
+    return NULL;
+}
+
+static void ask_for_one(arn_py_engine *engine, arn_py_loop_port *port) {
+    arn_py_request *req = arn_py_express_request(engine);
+
+    engine->alone = ALONE_NOT_SOON;
+    if (req == NULL || arn_py_request_start(req, port) < 0)
+        PyErr_Clear();
+    Py_XDECREF(req);
+}
+
+int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis_op *op) {
+    express *self = find(engine, port);
+
+    if (self == NULL) {
+        if (port->submitted - engine->last_alone > 1 && engine->alone > 0)
+            engine->alone = 0;
+        engine->last_alone = port->submitted;
+        if (++engine->alone >= ALONE_ENOUGH)
+            ask_for_one(engine, port);
+        return 0;
+    }
+    if (!arn_redis_express_send(self->e, op))
+        return 0;
+    if (arn_redis_express_deadline(self->e) != 0 && !self->check_scheduled &&
+        call_later(self, (double)op->base.timeout_ms / 1000) < 0)
+        PyErr_Clear();
+    return 1;
+}
+
+/* The connection's end: no reader, no descriptor, out of the engine's list. */
+static void close_express(express *self) {
+    arn_redis_express *e = self->e;
+    arn_py_loop_port *port = self->port;
+    Py_ssize_t i;
+
+    if (e == NULL)
+        return;
+    self->e = NULL;
+    self->port = NULL;
+    if (port->loop != NULL) {
+        PyObject *r = PyObject_CallMethod(port->loop, "remove_reader", "i",
+                                          arn_redis_express_fd(e));
+        if (r == NULL)
+            PyErr_Clear(); /* the loop is closed: nothing watches */
+        Py_XDECREF(r);
+    }
+    arn_redis_express_free(e);
+    Py_DECREF(port);
+    for (i = 0; self->engine != NULL && i < PyList_GET_SIZE(self->engine->expresses); i++) {
+        if (PyList_GET_ITEM(self->engine->expresses, i) != (PyObject *)self)
+            continue;
+        if (PySequence_DelItem(self->engine->expresses, i) < 0)
+            PyErr_Clear();
+        break;
+    }
+}
+
+/* Ends the op under way with the status, and the connection. */
+static int fail_express(express *self, int status, const char *message) {
+    arn_redis_op *op = arn_redis_express_op(self->e);
+    int r = 0;
+
+    arn_redis_express_fail(self->e, status, message);
+    if (op != NULL) {
+        arn_py_port_begin(self->port);
+        r = arn_py_port_complete(self->port, &op->base);
+        arn_py_port_end(self->port);
+    }
+    close_express(self);
+    return r;
+}
+
+/* The loop's reader callback. */
+static PyObject *readable_method(PyObject *object, PyObject *ignored) {
+    express *self = (express *)object;
+    arn_py_loop_port *port = self->port;
+    arn_redis_op *op;
+    int over, done;
+    int r = 0;
+
+    (void)ignored;
+    if (self->e == NULL || port->rt != arn_runtime_current())
+        Py_RETURN_NONE;
+    Py_INCREF(self);
+    op = arn_redis_express_op(self->e);
+    done = arn_redis_express_read(self->e, &over);
+    if (done) {
+        Py_INCREF(port);
+        arn_py_port_begin(port);
+        r = arn_py_port_complete(port, &op->base);
+        arn_py_port_end(port);
+        Py_DECREF(port);
+    }
+    if (over && self->e != NULL && arn_redis_express_op(self->e) == NULL)
+        close_express(self);
+    Py_DECREF(self);
+    if (r < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* A timer of the loop: is the command under way too late? */
+static PyObject *check_method(PyObject *object, PyObject *ignored) {
+    express *self = (express *)object;
+    uint64_t now = uv_hrtime();
+    uint64_t deadline = self->e == NULL ? 0 : arn_redis_express_deadline(self->e);
+
+    (void)ignored;
+    self->check_scheduled = 0;
+    if (deadline == 0)
+        Py_RETURN_NONE;
+    if (deadline > now) {
+        if (call_later(self, (double)(deadline - now) / 1e9) < 0)
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    {
+        const arn_redis_op *op = arn_redis_express_op(self->e);
+        char message[320];
+        snprintf(message, sizeof(message), "Timeout reading from %s",
+                 arn_redis_client_label(op->client));
+        if (fail_express(self, ARN_ETIMEDOUT, message) < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+/* Those whose loop was closed are of no use to anybody. */
+static void drop_stale(arn_py_engine *engine) {
+    Py_ssize_t i;
+
+    for (i = PyList_GET_SIZE(engine->expresses); i > 0; i--) {
+        express *other = (express *)PyList_GET_ITEM(engine->expresses, i - 1);
+        PyObject *closed;
+        int stale;
+
+        if (other->e == NULL || other->port->loop == NULL)
+            continue;
+        closed = PyObject_CallMethod(other->port->loop, "is_closed", NULL);
+        stale = closed == NULL ? 0 : PyObject_IsTrue(closed);
+        Py_XDECREF(closed);
+        if (stale < 0 || closed == NULL)
+            PyErr_Clear();
+        else if (stale) {
+            Py_INCREF(other);
+            if (fail_express(other, ARN_ECLOSED, NULL) < 0)
+                PyErr_Clear();
+            Py_DECREF(other);
+        }
+    }
+}
+
+int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
+    arn_py_state *st = engine->st;
+    arn_redis_express *e = arn_redis_express_new(engine->client, fd);
+    PyObject *readable, *r;
+    express *self;
+
+    if (e == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (engine->expresses == NULL)
+        engine->expresses = PyList_New(0);
+    self = (express *)st->express_type->tp_alloc(st->express_type, 0);
+    if (engine->expresses == NULL || self == NULL) {
+        arn_redis_express_free(e);
+        Py_XDECREF(self);
+        return -1;
+    }
+    drop_stale(engine);
+    self->st = st;
+    self->e = e;
+    self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
+    self->engine = engine;
+    readable = PyObject_GetAttrString((PyObject *)self, "_readable");
+    r = readable == NULL ? NULL
+                         : PyObject_CallMethod(port->loop, "add_reader", "iO", fd, readable);
+    Py_XDECREF(readable);
+    if (r == NULL || PyList_Append(engine->expresses, (PyObject *)self) < 0) {
+        PyObject *error = arn_py_take_error();
+        Py_XDECREF(r);
+        close_express(self);
+        Py_DECREF(self);
+        arn_py_raise(error);
+        Py_DECREF(error);
+        return -1;
+    }
+    Py_DECREF(r);
+    Py_DECREF(self);
+    engine->alone = 0;
+    return 0;
+}
+
+void arn_py_express_shutdown(arn_py_engine *engine) {
+    PyObject *list = engine->expresses;
+    Py_ssize_t i;
+
+    if (list == NULL)
+        return;
+    engine->expresses = NULL;
+    for (i = 0; i < PyList_GET_SIZE(list); i++) {
+        express *self = (express *)PyList_GET_ITEM(list, i);
+        self->engine = NULL;
+        if (self->e != NULL && self->port->rt == arn_runtime_current())
+            arn_redis_express_shutdown(self->e);
+    }
+    Py_DECREF(list);
+}
+
+static int traverse_express(PyObject *object, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT((PyObject *)((express *)object)->port);
+    return 0;
+}
+
+static int clear_express(PyObject *object) {
+    express *self = (express *)object;
+    arn_redis_op *op;
+
+    if (self->e == NULL)
+        return 0;
+    /* The loop is gone, or nobody can reach it: the op under way comes to nobody. */
+    op = arn_redis_express_op(self->e);
+    arn_redis_express_fail(self->e, ARN_ECLOSED, NULL);
+    if (op != NULL) {
+        PyObject *owner = op->base.owner;
+        arn_queue_remove(&op->base.live);
+        op->base.owner = NULL;
+        if (owner != NULL) {
+            ((arn_py_request *)owner)->op = NULL;
+            Py_DECREF(owner);
+        }
+        arn_op_unref(&op->base);
+    }
+    close_express(self);
+    return 0;
+}
+
+static void dealloc_express(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+
+    PyObject_GC_UnTrack(object);
+    clear_express(object);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef express_methods[] = {
+    {"_readable", readable_method, METH_NOARGS, NULL},
+    {"_check", check_method, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot express_slots[] = {
+    {Py_tp_dealloc, dealloc_express},
+    {Py_tp_traverse, traverse_express},
+    {Py_tp_clear, clear_express},
+    {Py_tp_methods, express_methods},
+    {0, NULL},
+};
+
+static PyType_Spec express_spec = {
+    .name = "arshai_native._core.Express",
+    .basicsize = sizeof(express),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = express_slots,
+};
+
+int arn_py_init_express(PyObject *module, arn_py_state *st) {
+    st->express_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &express_spec, NULL);
+    return st->express_type == NULL ? -1 : 0;
+}
