@@ -138,7 +138,7 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(type, "TYPE", 1, 1, 0, RAW, NULL, "name")                                                   \
     XX(rename, "RENAME", 2, 2, 0, OK, NULL, "src, dst")                                            \
     XX(renamenx, "RENAMENX", 2, 2, 0, BOOL, NULL, "src, dst")                                      \
-    XX(echo, "ECHO", 1, 1, 0, RAW, NULL, "value")                                                  \
+    XX(echo, "ECHO", 1, 1, 0, RAW, NULL, "value, **kwargs")                                                  \
     XX(hget, "HGET", 2, 2, 0, RAW, NULL, "name, key")                                              \
     XX(hgetall, "HGETALL", 1, 1, 0, DICT, NULL, "name")                                            \
     XX(hdel, "HDEL", 1, -1, 0, RAW, NULL, "name, *keys")                                           \
@@ -179,7 +179,7 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(zrem, "ZREM", 1, -1, 0, RAW, NULL, "name, *values")                                         \
     XX(zrangebyscore, "ZRANGEBYSCORE", 3, 3, 0, RAW, NULL,                                         \
        "name, min, max, start=None, num=None, withscores=False, score_cast_func=float")            \
-    XX(publish, "PUBLISH", 2, 2, 0, RAW, NULL, "channel, message")                                 \
+    XX(publish, "PUBLISH", 2, 2, 0, RAW, NULL, "channel, message, **kwargs")                                 \
     XX(ping, "PING", 0, 0, 0, PONG, NULL, "**kwargs")
 
 #define DEFINE_SIMPLE(method, command, min, max, ints, kind, extra, signature)                     \

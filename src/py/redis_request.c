@@ -150,8 +150,15 @@ done:
 
 /* ---- requests ---- */
 
+/* A session's commands do not wait for others', and what its connection has lost (WATCH, SELECT)
+ * is not brought back by one command sent again: neither gates nor retries for them. */
 static int is_full(const arn_py_target *target) {
-    return target->engine->client != NULL && arn_redis_is_full(target->engine->client);
+    return target->session == NULL && target->engine->client != NULL &&
+           arn_redis_is_full(target->engine->client);
+}
+
+static int may_retry(const arn_py_target *target) {
+    return target->session == NULL && target->engine->retry_policy != NULL;
 }
 
 static arn_py_request *new_request(const arn_py_target *target,
@@ -178,7 +185,7 @@ static arn_op *make_op(arn_py_request *req) {
 
     if (arn_py_target_of(req->st, req->client, &target) < 0)
         return NULL;
-    if (is_full(&target) && target.session == NULL) {
+    if (is_full(&target)) {
         op = new_op(&target, ARN_REDIS_GATE, 0, 0);
         req->gated = 1;
     } else if (req->reply_kind == ARN_PY_REPLY_PIPELINE) {
@@ -223,7 +230,7 @@ PyObject *arn_py_command_request(const arn_py_target *target, arn_py_args *args,
         return (PyObject *)req;
     /* Packed now, while the arguments are at hand: unless so much is under way that the bytes of
      * one more command should not exist yet, or a retry may need to pack it again. */
-    if (is_full(target) || target->engine->retry_policy != NULL) {
+    if (is_full(target) || may_retry(target)) {
         req->args = arn_py_args_tuple(args);
         if (req->args == NULL)
             goto fail;
@@ -251,7 +258,7 @@ PyObject *arn_py_pipeline_request(const arn_py_target *target, PyObject *command
     if (req == NULL)
         return NULL;
     req->reply_kind = ARN_PY_REPLY_PIPELINE;
-    if (is_full(target) || target->engine->retry_policy != NULL) {
+    if (is_full(target) || may_retry(target)) {
         req->args = PySequence_Tuple(commands);
         if (req->args == NULL) {
             req->error = arn_py_take_error();
