@@ -1,0 +1,160 @@
+# make demo    the main job on real parts        make test    everything that must pass
+# make help    the rest
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+comma := ,
+BUILD := build
+VENV := .venv
+CC ?= cc
+CFLAGS_C := -std=gnu11 -Iinclude -Isrc -Wall -Wextra -Werror -g -pthread
+FUZZ_SECONDS ?= 60
+# Seconds; a test that hangs is ended and named.
+TEST_TIMEOUT ?= 900
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
+
+APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev
+APT_TEST := redis-server libcmocka-dev
+APT_FUZZ := clang libclang-rt-14-dev
+APT_LINT := clang-format
+
+SOURCES := $(wildcard include/*.h src/*/*.h src/*/*.c)
+PACKAGE := $(shell find arshai_native -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+say = @printf '==> %s\n' "$(1)"
+
+.PHONY: help demo test test-c test-py asan tsan fuzz leak bench peer lint format check-versions clean
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## demo            arshai's memory classes beside ours on a real Redis, with a table
+demo: $(BUILD)/.demo
+	$(VENV)/bin/python demo/run.py
+
+## test            C tests and Python tests
+test: test-c test-py
+
+$(BUILD)/.apt-build:
+	@mkdir -p $(BUILD)
+	@tools/bootstrap.sh apt $(APT_BUILD)
+	@touch $@
+
+$(BUILD)/.apt-test: $(BUILD)/.apt-build
+	@tools/bootstrap.sh apt $(APT_TEST)
+	@touch $@
+
+$(VENV)/.made: $(BUILD)/.apt-build
+	$(call say,making $(VENV))
+	@python=$$(tools/bootstrap.sh python) && "$$python" -m venv $(VENV)
+	@$(PIP) install -U 'pip>=23' 'setuptools>=64' wheel
+	@touch $@
+
+$(BUILD)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE) setup.py pyproject.toml tools/sources.py
+	$(call say,building arshai_native)
+	@ARN_DEV=1 $(PIP) install --no-build-isolation --no-deps --force-reinstall .
+	@touch $@
+
+$(BUILD)/.test-deps: $(VENV)/.made pyproject.toml
+	$(call say,installing the test dependencies)
+	@$(PIP) install $$($(VENV)/bin/python tools/extras.py test)
+	@touch $@
+
+$(BUILD)/.demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+	@touch $@
+
+# ---- C: the core as a static library without Python, one program for each tests/c/test_*.c ----
+
+C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+C_SUPPORT := $(filter-out tests/c/test_%,$(wildcard tests/c/*.c))
+C_HEADERS := $(wildcard include/*.h src/*/*.h tests/c/*.h)
+CORE_OBJECTS = $(patsubst src/%.c,%.o,$(shell python3 tools/sources.py core))
+
+# $(1): directory, $(2): flags, $(3): command that runs a program
+define c_variant
+$(BUILD)/$(1)/%.o: src/%.c $(C_HEADERS)
+	@mkdir -p $$(dir $$@)
+	@$(CC) $(CFLAGS_C) $(2) -c $$< -o $$@
+
+$(BUILD)/$(1)/libarn_core.a: $(addprefix $(BUILD)/$(1)/,$(CORE_OBJECTS))
+	@rm -f $$@
+	@ar rcs $$@ $$^
+
+$(BUILD)/$(1)/test_%: tests/c/test_%.c $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a
+	@$(CC) $(CFLAGS_C) $(2) -Itests/c $$< $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a \
+		$$$$(pkg-config --libs libuv hiredis cmocka) -o $$@
+
+.PHONY: run-$(1)
+run-$(1): $(BUILD)/.apt-test
+	@$(MAKE) --no-print-directory $(addprefix $(BUILD)/$(1)/,$(C_TESTS))
+	@failed=0; for t in $(C_TESTS); do printf '==> %s ($(1))\n' $$$$t; \
+		timeout $(TEST_TIMEOUT) $(3) $(BUILD)/$(1)/$$$$t || failed=1; done; exit $$$$failed
+endef
+
+$(eval $(call c_variant,c,-O1 -DARN_ALLOC_TEST,))
+$(eval $(call c_variant,asan,-O1 -DARN_ALLOC_TEST -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,))
+# Address randomisation of newer kernels is more than GCC 12's TSan can map: setarch -R.
+$(eval $(call c_variant,tsan,-O1 -DARN_ALLOC_TEST -fsanitize=thread,setarch -R))
+
+## test-c          C tests of the core (cmocka)
+test-c: run-c
+## asan            the same under AddressSanitizer and UndefinedBehaviorSanitizer
+asan: run-asan
+## tsan            the same under ThreadSanitizer
+tsan: run-tsan
+
+## test-py         Python tests, on real servers that they start themselves
+test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+	$(call say,Python tests)
+	@cd tests && timeout $(TEST_TIMEOUT) ../$(VENV)/bin/python -m pytest -q -c ../pyproject.toml .
+
+## leak            repeats the main operations and fails when memory or objects grow
+leak: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+	@cd tests && ../$(VENV)/bin/python leak/run.py
+
+## fuzz            libFuzzer on the parsers, FUZZ_SECONDS (60) each
+fuzz: $(BUILD)/.apt-build
+	@tools/bootstrap.sh apt $(APT_FUZZ)
+	@mkdir -p $(BUILD)/fuzz
+	@for t in tests/fuzz/fuzz_*.c; do name=$$(basename $$t .c); printf '==> %s\n' $$name; \
+		mkdir -p $(BUILD)/fuzz/$$name.corpus; \
+		clang -g -O1 -std=gnu11 -Iinclude -Isrc -fsanitize=fuzzer,address,undefined \
+			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs libuv hiredis) -lpthread \
+			-o $(BUILD)/fuzz/$$name; \
+		$(BUILD)/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+			$(BUILD)/fuzz/$$name.corpus; done
+
+## bench           the measured table, against the peers (benchmarks/redis.py)
+bench: $(BUILD)/.built $(BUILD)/.apt-test
+	@$(PIP) install $$($(VENV)/bin/python tools/extras.py bench)
+	@$(VENV)/bin/python benchmarks/redis.py $(BENCH_ARGS)
+
+## peer            redis-py's own asyncio suite with our class in its place
+peer: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+	@$(VENV)/bin/python tests/peer/run_redis.py $(PEER_ARGS)
+
+## lint            formatting of C and Python, types of the stubs
+lint: $(BUILD)/.built
+	@tools/bootstrap.sh apt $(APT_LINT)
+	@$(PIP) install $$($(VENV)/bin/python tools/extras.py lint)
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+## format          does it
+format:
+	@tools/bootstrap.sh apt $(APT_LINT)
+	@$(PIP) install 'ruff>=0.6'
+	clang-format -i $$(git ls-files '*.c' '*.h')
+	$(VENV)/bin/ruff check --fix . || true
+	$(VENV)/bin/ruff format .
+
+## check-versions  builds and tests on every Python 3.11, 3.12 and 3.13 found
+check-versions: $(BUILD)/.apt-test
+	@tools/check_versions.sh
+
+## clean           removes what was built
+clean:
+	rm -rf $(BUILD) $(VENV) dist *.egg-info arshai_native/*.so
