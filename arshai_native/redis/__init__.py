@@ -8,7 +8,7 @@ redis-py's own and found here too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List
+from typing import TYPE_CHECKING, Any
 
 import redis.asyncio as _peer
 import redis.exceptions as _exceptions
@@ -77,6 +77,6 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     names = {*globals(), *dir(_peer), *dir(_exceptions)}
     return sorted(name for name in names if not name.startswith("_"))

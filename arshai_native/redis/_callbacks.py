@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from typing import Any, Callable, Dict, List, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
 
 from redis.client import EMPTY_RESPONSE, NEVER_DECODE, CaseInsensitiveDict
 from redis.exceptions import ResponseError
@@ -26,7 +27,7 @@ class ResponseCallbacks(CaseInsensitiveDict):
         else:
             for key, value in data.items():
                 dict.__setitem__(self, key.upper(), value)
-        self._clients: List[weakref.ref] = []
+        self._clients: list[weakref.ref] = []
 
     def attach(self, client: Any) -> None:
         """Reports changes to client from now on, by client._callbacks_changed(). Held weakly."""
@@ -47,7 +48,7 @@ class ResponseCallbacks(CaseInsensitiveDict):
         super().__delitem__(key)
         self._changed()
 
-    def __ior__(self, other: Any) -> "ResponseCallbacks":
+    def __ior__(self, other: Any) -> ResponseCallbacks:
         self.update(other)
         return self
 
@@ -80,7 +81,7 @@ async def finish(
     callbacks: MutableMapping[Any, Callable[..., Any]],
     name: Any,
     reply: Any,
-    options: Dict[str, Any],
+    options: dict[str, Any],
 ) -> Any:
     """
     What redis-py's parse_response makes of a reply.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any, Dict, Optional
+from typing import Any
 
+from arshai_native._redis_errors import error_factory
+
+from arshai_native import _core
 from redis._parsers import Encoder, _AsyncHiredisParser, _AsyncRESP2Parser
 from redis.asyncio.connection import (
     BlockingConnectionPool,
@@ -14,9 +17,6 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 from redis.asyncio.retry import Retry
-
-from arshai_native import _core
-from arshai_native._redis_errors import error_factory
 
 from . import connection as _pools
 from ._retry import RetryRules
@@ -80,19 +80,19 @@ class Native:
         self.engine = _core.RedisEngine(error_factory=error_factory, **options)
 
 
-def _encoded(connection: Any, value: Any) -> Optional[bytes]:
+def _encoded(connection: Any, value: Any) -> bytes | None:
     """A name or password as redis-py would send it."""
     return None if value is None else bytes(connection.encoder.encode(value))
 
 
-def _seconds(value: Any) -> Optional[float]:
+def _seconds(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _keepalive(connection: Any) -> Dict[str, Any]:
+def _keepalive(connection: Any) -> dict[str, Any]:
     if not getattr(connection, "socket_keepalive", False):
         return {}
-    options: Dict[str, Any] = {"keepalive": True}
+    options: dict[str, Any] = {"keepalive": True}
     for number, value in connection.socket_keepalive_options.items():
         if number not in _KEEPALIVE_OPTIONS or not isinstance(value, int):
             raise Unsupported(f"socket option {number}")
@@ -100,7 +100,7 @@ def _keepalive(connection: Any) -> Dict[str, Any]:
     return options
 
 
-def _options(pool: ConnectionPool, connection: Any) -> Dict[str, Any]:
+def _options(pool: ConnectionPool, connection: Any) -> dict[str, Any]:
     """The engine's arguments from a connection that pool made; Unsupported if there are none."""
     if connection.protocol != 2 or connection.credential_provider or connection.redis_connect_func:
         raise Unsupported("RESP3, credential provider or connect function")
@@ -111,7 +111,7 @@ def _options(pool: ConnectionPool, connection: Any) -> Dict[str, Any]:
         raise Unsupported("a parser class")
     if type(connection.retry).call_with_retry is not Retry.call_with_retry:
         raise Unsupported("a retry class with a loop of its own")
-    options: Dict[str, Any] = {
+    options: dict[str, Any] = {
         "db": int(connection.db or 0),
         "client_name": _encoded(connection, connection.client_name or None),
         "lib_name": _encoded(connection, connection.lib_name or None),
@@ -148,7 +148,7 @@ def _is_standard(pool: ConnectionPool) -> bool:
     return all(getattr(type(pool), name) is getattr(base, name) for name in _POOL_METHODS)
 
 
-def _make(pool: ConnectionPool) -> Optional[Native]:
+def _make(pool: ConnectionPool) -> Native | None:
     if not _is_standard(pool):
         return None
     try:
@@ -161,7 +161,7 @@ def _make(pool: ConnectionPool) -> Optional[Native]:
     return native
 
 
-def native_of(pool: Any) -> Optional[Native]:
+def native_of(pool: Any) -> Native | None:
     """
     The engine of a pool, made when first asked for; None if redis-py's own path serves the pool.
 

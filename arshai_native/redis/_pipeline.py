@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from typing import Any, Dict, List, MutableMapping, Optional, Sequence, Union
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
 import redis.asyncio.client as _peer
 from redis.asyncio.client import CommandStackT, ResponseCallbackT
@@ -25,7 +26,7 @@ from ._session import SessionConnection
 _LOST = "A ConnectionError occurred on while watching one or more keys"
 
 
-def _raise_lost(replies: List[Any]) -> None:
+def _raise_lost(replies: list[Any]) -> None:
     # LOADING and NOAUTH are no answers to a command: redis-py gives up the whole unit.
     for reply in replies:
         if isinstance(reply, ConnectionError):
@@ -42,19 +43,19 @@ class Pipeline(_peer.Pipeline):
     is redis-py's.
     """
 
-    connection: Optional[Any]
+    connection: Any | None
 
     def __init__(
         self,
         connection_pool: Any,
-        response_callbacks: MutableMapping[Union[str, bytes], ResponseCallbackT],
+        response_callbacks: MutableMapping[str | bytes, ResponseCallbackT],
         transaction: bool,
-        shard_hint: Optional[str],
+        shard_hint: str | None,
     ) -> None:
         super().__init__(connection_pool, response_callbacks, transaction, shard_hint)
         self._native = native_of(connection_pool)
         # The last failure of a unit sent by the engine, which has applied the retry rules itself.
-        self._engine_error: Optional[Exception] = None
+        self._engine_error: Exception | None = None
 
     async def reset(self) -> None:
         """Forgets buffered commands and watched keys and gives the connection back."""
@@ -112,7 +113,7 @@ class Pipeline(_peer.Pipeline):
 
         return await native.rules.run(do, fail)
 
-    async def execute(self, raise_on_error: bool = True) -> List[Any]:
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
         """
         Sends the buffered commands and returns their results in order.
 
@@ -126,7 +127,7 @@ class Pipeline(_peer.Pipeline):
         if not stack and not self.watching:
             return []
 
-        async def do() -> List[Any]:
+        async def do() -> list[Any]:
             if self.is_transaction or self.explicit_transaction:
                 return await self._execute_transaction(self.connection, stack, raise_on_error)
             return await self._execute_pipeline(self.connection, stack, raise_on_error)
@@ -155,7 +156,7 @@ class Pipeline(_peer.Pipeline):
             return
         scripts = list(self.scripts)
         exists = await self._now("SCRIPT EXISTS", *(script.sha for script in scripts))
-        for script, exist in zip(scripts, exists):
+        for script, exist in zip(scripts, exists, strict=True):
             if not exist:
                 script.sha = await self._now("SCRIPT LOAD", script.script)
 
@@ -171,7 +172,7 @@ class Pipeline(_peer.Pipeline):
         if self.watching and not connection.is_connected:
             raise ConnectionError("Connection lost while watching")
 
-    async def _finish(self, name: Any, reply: Any, options: Dict[str, Any]) -> Any:
+    async def _finish(self, name: Any, reply: Any, options: dict[str, Any]) -> Any:
         result = await finish(self.response_callbacks, name, reply, options)
         if name in self.UNWATCH_COMMANDS:
             self.watching = False
@@ -180,8 +181,8 @@ class Pipeline(_peer.Pipeline):
         return result
 
     async def _send(
-        self, connection: Optional[Any], commands: List[Sequence[Any]], transaction: bool
-    ) -> List[Any]:
+        self, connection: Any | None, commands: list[Sequence[Any]], transaction: bool
+    ) -> list[Any]:
         """Raw replies of commands sent as one unit, in MULTI and EXEC; errors as instances."""
         own = need_own(commands)
         unit = [("MULTI",), *commands, ("EXEC",)] if transaction else commands
@@ -204,7 +205,7 @@ class Pipeline(_peer.Pipeline):
             self._engine_error = error
             raise
 
-    async def _send_undecoded(self, commands: CommandStackT) -> List[Any]:
+    async def _send_undecoded(self, commands: CommandStackT) -> list[Any]:
         """As _send, for commands some of whose replies are not to be decoded."""
         own = need_own(args for args, _ in commands)
         connection = self.connection or SessionConnection(self._native)
@@ -230,8 +231,8 @@ class Pipeline(_peer.Pipeline):
         return replies
 
     async def _execute_transaction(
-        self, connection: Optional[Any], commands: CommandStackT, raise_on_error: bool
-    ) -> List[Any]:
+        self, connection: Any | None, commands: CommandStackT, raise_on_error: bool
+    ) -> list[Any]:
         if self._native is None:
             return await super()._execute_transaction(connection, commands, raise_on_error)
         sent = [args for args, options in commands if EMPTY_RESPONSE not in options]
@@ -274,7 +275,7 @@ class Pipeline(_peer.Pipeline):
             self.raise_first_error(commands, response)
 
         results = []
-        for item, (args, options) in zip(response, commands):
+        for item, (args, options) in zip(response, commands, strict=True):
             if not isinstance(item, Exception):
                 options.pop("keys", None)
                 # Unlike parse_response, redis-py's transactions hand on every option.
@@ -286,8 +287,8 @@ class Pipeline(_peer.Pipeline):
         return results
 
     async def _execute_pipeline(
-        self, connection: Optional[Any], commands: CommandStackT, raise_on_error: bool
-    ) -> List[Any]:
+        self, connection: Any | None, commands: CommandStackT, raise_on_error: bool
+    ) -> list[Any]:
         if self._native is None:
             return await super()._execute_pipeline(connection, commands, raise_on_error)
         decode = self._native.connection.encoder.decode_responses
@@ -297,7 +298,7 @@ class Pipeline(_peer.Pipeline):
             replies = await self._send(connection, [args for args, _ in commands], False)
         _raise_lost(replies)
         response = []
-        for (args, options), reply in zip(commands, replies):
+        for (args, options), reply in zip(commands, replies, strict=True):
             try:
                 response.append(await self._finish(args[0], reply, options))
             except ResponseError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import Any, Awaitable, Callable, Optional, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from redis import backoff as _backoff
 from redis.asyncio.retry import Retry
@@ -42,7 +43,7 @@ class RetryRules:
 
     __slots__ = ("_retry", "_retry_on_error")
 
-    def __init__(self, retry: Retry, retry_on_error: Optional[list]) -> None:
+    def __init__(self, retry: Retry, retry_on_error: list | None) -> None:
         """
         retry: the Retry object of a connection; it is never changed.
         retry_on_error: the connection's list of exception classes, or None.
@@ -75,7 +76,7 @@ class RetryRules:
         named = self._retry_on_error
         return named is not None and isinstance(error, tuple(named))
 
-    def delay(self, failures: int) -> Optional[float]:
+    def delay(self, failures: int) -> float | None:
         """Seconds until the next attempt after so many failures of a command; None: give up."""
         retry = self._retry
         if 0 <= retry._retries < failures:
@@ -90,7 +91,7 @@ class RetryRules:
             seconds = backoff.compute(failure)
         return max(0.0, seconds)
 
-    def __call__(self, error: BaseException, failures: int) -> Optional[float]:
+    def __call__(self, error: BaseException, failures: int) -> float | None:
         """
         The engine's question: error has just been the failures-th failure of a command.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any, Deque, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from redis.exceptions import DataError, ResponseError
 
@@ -29,8 +30,8 @@ class SessionConnection:
 
     def __init__(self, native: Native) -> None:
         self._native = native
-        self._session: Optional[Any] = None
-        self._sent: Deque["asyncio.Task[Any]"] = deque()
+        self._session: Any | None = None
+        self._sent: deque[asyncio.Task[Any]] = deque()
         self._changed = False
 
     def __getattr__(self, name: str) -> Any:
@@ -96,7 +97,7 @@ class SessionConnection:
             self._close()
             raise
 
-    async def pipeline(self, commands: List[Sequence[Any]]) -> List[Any]:
+    async def pipeline(self, commands: list[Sequence[Any]]) -> list[Any]:
         """Sends commands as one unit; error replies are in the list as exception instances."""
         await self.connect()
         try:
@@ -116,7 +117,7 @@ class SessionConnection:
     async def read_response(
         self,
         disable_decoding: bool = False,
-        timeout: Optional[float] = None,
+        timeout: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Optional
+from typing import Any
 
 import redis.asyncio.client as _peer
+from arshai_native import _core
 from redis.asyncio.client import Monitor as Monitor
 from redis.asyncio.client import PubSub as PubSub
 from redis.asyncio.retry import Retry
 from redis.client import NEVER_DECODE
 from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
 from redis.exceptions import ResponseError
-
-from arshai_native import _core
 
 from ._callbacks import ResponseCallbacks, finish
 from ._engine import Native, native_of
@@ -43,7 +42,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
 
     # The C base keeps _engine (None: every method is redis-py's) and _custom_callbacks
     # (True: every command goes through _execute_python).
-    _native: Optional[Native] = None
+    _native: Native | None = None
 
     @functools.wraps(_peer.Redis.__init__)
     def __init__(self, **kwargs: Any) -> None:
@@ -105,7 +104,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
     def _callbacks_changed(self) -> None:
         self._custom_callbacks = True
 
-    async def initialize(self) -> "Redis":
+    async def initialize(self) -> Redis:
         """
         Connects a single_connection_client; other clients connect with their first command.
 
@@ -127,7 +126,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
         )
         return self
 
-    async def aclose(self, close_connection_pool: Optional[bool] = None) -> None:
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
         """
         Closes the client's own connection, and the pool if it is the client's.
 
@@ -147,7 +146,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
             if self._native is not None:
                 self._native.engine.disconnect()
 
-    def pipeline(self, transaction: bool = True, shard_hint: Optional[str] = None) -> Pipeline:
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """
         A pipeline that buffers commands and sends them as one unit.
 

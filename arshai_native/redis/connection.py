@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 import redis.asyncio.connection as _peer
 from redis.asyncio.connection import Connection as Connection
@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 class _EnginePool:
     """The engine's part of a pool. `_native` appears when a client is made for the pool."""
 
-    __dict__: Dict[str, Any]
+    __dict__: dict[str, Any]
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """

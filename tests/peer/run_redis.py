@@ -23,8 +23,8 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -44,7 +44,7 @@ EXTRA = ("lock", "pubsub", "monitor", "cwe_404")
 TEST_TIMEOUT = 60  # seconds for one test; the slowest of redis-py's takes about ten
 FILE_TIMEOUT = 1800  # seconds for one file
 
-Outcomes = Dict[str, Tuple[str, str]]
+Outcomes = dict[str, tuple[str, str]]
 
 
 class CannotRun(Exception):
@@ -143,8 +143,8 @@ def server() -> Iterator[int]:
 
 
 def run_file(
-    python: Path, suite: Path, path: Path, client: str, name: str, arguments: List[str]
-) -> Tuple[Outcomes, str]:
+    python: Path, suite: Path, path: Path, client: str, name: str, arguments: list[str]
+) -> tuple[Outcomes, str]:
     """Outcomes of one file's tests with one client, and what pytest printed."""
     with server() as port, tempfile.NamedTemporaryFile() as results:
         environment = dict(
@@ -198,7 +198,7 @@ def summary(outcomes: Outcomes) -> str:
     return f"{count(outcomes, 'passed')}/{failed}/{count(outcomes, 'skipped')}"
 
 
-def compare(theirs: Outcomes, ours: Outcomes) -> Tuple[List[str], List[str]]:
+def compare(theirs: Outcomes, ours: Outcomes) -> tuple[list[str], list[str]]:
     """Descriptions of the tests that only redis-py's client passes, and that only ours does."""
     missing = ("not run", "")
     worse, better = [], []
@@ -215,7 +215,9 @@ def compare(theirs: Outcomes, ours: Outcomes) -> Tuple[List[str], List[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "peer")
-    parser.add_argument("--only", nargs="+", metavar="FILE", help="of " + " ".join(REQUIRED + EXTRA))
+    parser.add_argument(
+        "--only", nargs="+", metavar="FILE", help="of " + " ".join(REQUIRED + EXTRA)
+    )
     parser.add_argument("-k", metavar="EXPRESSION", help="only tests that match, as pytest's -k")
     parser.add_argument("--verbose", action="store_true", help="print what pytest says")
     options = parser.parse_args()
@@ -231,8 +233,8 @@ def main() -> int:
         return 2
 
     arguments = ["-k", options.k] if options.k else []
-    every_worse: List[str] = []
-    every_better: List[str] = []
+    every_worse: list[str] = []
+    every_better: list[str] = []
     passed = [0, 0]
     print(f"{'passed/failed/skipped':<24}{'redis-py':>14}{'native':>14}", flush=True)
     for name in options.only or REQUIRED + EXTRA:
