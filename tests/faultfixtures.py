@@ -1,0 +1,99 @@
+"""Fixtures of the fault tests: the client under test, servers that may die, the fault proxy.
+
+Test modules load them with `pytest_plugins = ("faultfixtures",)`.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from faultkit import PEER, TEST_LIMIT, Server
+from faultproxy import FaultProxy
+
+
+class Overdue(BaseException):
+    """A test ran longer than TEST_LIMIT."""
+
+
+@pytest.fixture(scope="session")
+def client_class() -> type:
+    """The class under test."""
+    if PEER:
+        from redis.asyncio import Redis
+    else:
+        from arshai_native.redis import Redis
+    return Redis
+
+
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Interrupt the test after TEST_LIMIT; end the process if even that does not help."""
+
+    def overdue(signum: int, frame: Any) -> None:
+        raise Overdue(f"test ran for more than {TEST_LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, overdue)
+    signal.alarm(TEST_LIMIT)
+    faulthandler.dump_traceback_later(TEST_LIMIT + 30, exit=True)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of event loop, for run()."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """A server that the test leaves alive; empty."""
+    shared_server.command("FLUSHALL")
+    return shared_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[Callable[..., Server]]:
+    """own_server(*options): a server of the test's own, to be killed as it likes."""
+    servers: list[Server] = []
+
+    def start(*options: str) -> Server:
+        servers.append(Server(*options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[FaultProxy]:
+    """A fault proxy in front of `server`; what comes through it must be RESP."""
+    with FaultProxy(server.host, server.port) as proxy:
+        yield proxy
+        assert proxy.malformed == []
+
+
+@pytest.fixture
+def connect(client_class: type) -> Callable[..., Any]:
+    """connect(server or proxy, **options): a client of the class under test."""
+
+    def make(target: Server | FaultProxy, **options: Any) -> Any:
+        return client_class(host=target.host, port=target.port, **options)
+
+    return make
