@@ -48,7 +48,7 @@ $(BUILD)/.apt-test: $(BUILD)/.apt-build
 $(VENV)/.made: $(BUILD)/.apt-build
 	$(call say,making $(VENV))
 	@python=$$(tools/bootstrap.sh python) && "$$python" -m venv $(VENV)
-	@$(PIP) install -U 'pip>=23' 'setuptools>=64' wheel
+	@$(PIP) install -U 'pip>=23' 'setuptools>=77' wheel
 	@touch $@
 
 $(BUILD)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE) setup.py pyproject.toml tools/sources.py
