@@ -6,9 +6,6 @@ import socket
 import threading
 from typing import Any
 
-from arshai_native._redis_errors import error_factory
-
-from arshai_native import _core
 from redis._parsers import Encoder, _AsyncHiredisParser, _AsyncRESP2Parser
 from redis.asyncio.connection import (
     BlockingConnectionPool,
@@ -18,10 +15,21 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 
+import redis
+from arshai_native import _core
+from arshai_native._redis_errors import error_factory
+
 from . import connection as _pools
 from ._retry import RetryRules
 
 _MAX_CONNECTIONS = 2**31 - 1
+
+_MAJOR = int(redis.__version__.partition(".")[0])
+# redis-py 8 speaks RESP3 unless told otherwise and keeps state on its connections that the engine
+# has nothing of.
+_SERVED = _MAJOR in (5, 6, 7)
+# The engine's own conversion of replies is that of redis-py 5 and 6; 7 converts some otherwise.
+REPLIES_KNOWN = _MAJOR in (5, 6)
 
 # A pool that brings its own idea of how connections are made and handed out keeps it: the
 # engine, which asks the pool for nothing, would pass it over.
@@ -149,7 +157,7 @@ def _is_standard(pool: ConnectionPool) -> bool:
 
 
 def _make(pool: ConnectionPool) -> Native | None:
-    if not _is_standard(pool):
+    if not _SERVED or not _is_standard(pool):
         return None
     try:
         native = Native(pool)

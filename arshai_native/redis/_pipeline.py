@@ -20,10 +20,16 @@ from redis.exceptions import (
 
 from ._callbacks import finish
 from ._engine import native_of
+from ._retry import ONLY_NAMED
 from ._routes import need_own
 from ._session import SessionConnection
 
-_LOST = "A ConnectionError occurred on while watching one or more keys"
+
+def _lost(error: Exception) -> WatchError:
+    # In the words of redis-py, which changed with version 6.
+    if ONLY_NAMED:
+        return WatchError("A ConnectionError occurred on while watching one or more keys")
+    return WatchError(f"A {type(error).__name__} occurred while watching one or more keys")
 
 
 def _raise_lost(replies: list[Any]) -> None:
@@ -106,7 +112,7 @@ class Pipeline(_peer.Pipeline):
             await connection.disconnect()
             if self.watching:
                 await self.aclose()
-                raise WatchError(_LOST) from error
+                raise _lost(error) from error
             if not native.rules.names(error):
                 await self.aclose()
                 raise error
@@ -136,7 +142,7 @@ class Pipeline(_peer.Pipeline):
             if self.connection is not None:
                 await self.connection.disconnect()
             if self.watching:
-                raise WatchError(_LOST) from error
+                raise _lost(error) from error
             if error is self._engine_error or not native.rules.names(error):
                 raise error
 

@@ -7,10 +7,16 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from redis import backoff as _backoff
+from redis.asyncio.client import Redis
 from redis.asyncio.retry import Retry
 
+from redis import backoff as _backoff
+
 T = TypeVar("T")
+
+# redis-py 5 retries a command only after errors that retry_on_error names, whatever else the Retry
+# object supports. Later versions ask the Retry object alone.
+ONLY_NAMED = hasattr(Redis, "_disconnect_raise")
 
 # Backoffs whose compute() depends on its argument alone: one object may serve all commands.
 _STATELESS = frozenset(
@@ -31,9 +37,9 @@ class RetryRules:
     """
     Decides whether, and after how long, a failed command is sent again.
 
-    The rules are those of a redis-py connection: an error is retried if the
-    connection's Retry object supports its class and its retry_on_error names it, at most as often
-    as the Retry object says (a negative number: for ever), with the delays of its backoff.
+    The rules are those of a redis-py connection: an error is retried if the connection's Retry
+    object supports its class and, with redis-py 5, its retry_on_error names it, at most as often as
+    the Retry object says (a negative number: for ever), with the delays of its backoff.
 
     redis-py runs one command at a time on a connection, so that a backoff may keep the state
     of that command in itself. Here many commands share the rules. What a backoff remembers is
@@ -65,15 +71,17 @@ class RetryRules:
     @property
     def can_retry(self) -> bool:
         """False if no error of any command would ever be retried, whatever set_retry does."""
-        return bool(self._retry_on_error)
+        return bool(self._retry_on_error) or not ONLY_NAMED
 
     def supports(self, error: BaseException) -> bool:
         """True if redis-py would call its failure handler for this error."""
         return isinstance(error, self._retry._supported_errors)
 
     def names(self, error: BaseException) -> bool:
-        """True if retry_on_error names the error's class."""
+        """True if retry_on_error names the error's class, or need not."""
         named = self._retry_on_error
+        if not ONLY_NAMED:
+            return True
         return named is not None and isinstance(error, tuple(named))
 
     def delay(self, failures: int) -> float | None:

@@ -6,18 +6,24 @@ import functools
 from typing import Any
 
 import redis.asyncio.client as _peer
-from arshai_native import _core
 from redis.asyncio.client import Monitor as Monitor
 from redis.asyncio.client import PubSub as PubSub
 from redis.asyncio.retry import Retry
 from redis.client import NEVER_DECODE
-from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
 from redis.exceptions import ResponseError
 
+from arshai_native import _core
+
 from ._callbacks import ResponseCallbacks, finish
-from ._engine import Native, native_of
+from ._engine import REPLIES_KNOWN, Native, native_of
 from ._pipeline import Pipeline as Pipeline
 from ._session import SessionConnection
+from .connection import describe
+
+try:
+    from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
+except ImportError:  # redis-py before 5.3 has no events
+    ClientType = None
 
 # Methods that redis-py's own path calls for each command. A class that replaces one of them means
 # to be asked, so its clients take that path.
@@ -25,6 +31,7 @@ _PATH_METHODS = (
     "parse_response",
     "_send_command_parse_response",
     "_disconnect_raise",
+    "_close_connection",
     "initialize",
 )
 
@@ -53,7 +60,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
         callbacks = ResponseCallbacks(self._callbacks)
         callbacks.attach(self)
         self._callbacks: Any = callbacks
-        self._custom_callbacks = self.single_connection_client
+        self._custom_callbacks = self.single_connection_client or not REPLIES_KNOWN
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -68,7 +75,10 @@ class Redis(_core.RedisCommands, _peer.Redis):
 
     @classmethod
     def _uses_native_path(cls) -> bool:
-        return all(getattr(cls, name) is getattr(Redis, name) for name in _PATH_METHODS)
+        return all(getattr(cls, name, None) is getattr(Redis, name, None) for name in _PATH_METHODS)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__name__}({describe(self.connection_pool)})>"
 
     def _bind(self) -> None:
         """Takes the native path unless somebody put a connection of redis-py's into place."""
@@ -119,11 +129,12 @@ class Redis(_core.RedisCommands, _peer.Redis):
                 connection = SessionConnection(self._native)
                 await connection.connect()
                 self.connection = connection
-        self._event_dispatcher.dispatch(
-            AfterSingleConnectionInstantiationEvent(
-                self._connection, ClientType.ASYNC, self._single_conn_lock
+        if ClientType is not None:
+            self._event_dispatcher.dispatch(
+                AfterSingleConnectionInstantiationEvent(
+                    self._connection, ClientType.ASYNC, self._single_conn_lock
+                )
             )
-        )
         return self
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -139,12 +150,12 @@ class Redis(_core.RedisCommands, _peer.Redis):
             # Commands may have changed its state (SELECT, CLIENT SETNAME): nobody else's.
             await connection.disconnect()
         await super().aclose(close_connection_pool)
-        if close_connection_pool or (
-            close_connection_pool is None and self.auto_close_connection_pool
+        close = close_connection_pool
+        if self._native is not None and (
+            self.auto_close_connection_pool if close is None else close
         ):
-            # Pools of classes that adopt() leaves alone do not know of the engine.
-            if self._native is not None:
-                self._native.engine.disconnect()
+            # A pool of a user's own class does not know of the engine.
+            self._native.engine.disconnect()
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """

@@ -11,11 +11,31 @@ from redis.asyncio.connection import UnixDomainSocketConnection as UnixDomainSoc
 from redis.asyncio.connection import parse_url as parse_url
 from redis.asyncio.retry import Retry
 
+# What a repr may show of the arguments that a pool hands to its connections.
+_SHOWN = ("host", "port", "path", "db", "client_name", "service_name")
+
+
+def describe(pool: Any) -> str:
+    """The repr of a pool without its secrets; redis-py 6 and later print the password."""
+    kind = type(pool)
+    try:
+        made, kwargs = pool.connection_class, pool.connection_kwargs
+        pieces = {name: kwargs[name] for name in _SHOWN if kwargs.get(name) is not None}
+    except (AttributeError, TypeError):
+        return f"<{kind.__module__}.{kind.__name__}>"
+    if issubclass(made, Connection):
+        pieces = {"host": "localhost", "port": 6379, "db": 0, **pieces}
+    shown = ",".join(f"{name}={value}" for name, value in pieces.items())
+    return f"<{kind.__module__}.{kind.__name__}(<{made.__module__}.{made.__name__}({shown})>)>"
+
 
 class _EnginePool:
     """The engine's part of a pool. `_native` appears when a client is made for the pool."""
 
     __dict__: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return describe(self)
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """

@@ -17,12 +17,10 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +100,7 @@ def link_package(build: Path) -> Path:
     except ImportError:
         sys.path.insert(0, str(ROOT))
         try:
-            import arshai_native._core  # noqa: F401
+            import arshai_native._core
         except ImportError as error:
             raise CannotRun(f"arshai_native is not built for {sys.executable}: {error}") from None
     path = build / "path-{}.{}".format(*sys.version_info)
@@ -115,31 +113,14 @@ def link_package(build: Path) -> Path:
 
 @contextlib.contextmanager
 def server() -> Iterator[int]:
-    """A redis-server on a free port of its own."""
-    program = shutil.which("redis-server")
-    if program is None:
+    """The port of a redis-server of its own."""
+    sys.path.insert(0, str(HERE.parent))
+    from servers import RedisServer
+
+    if shutil.which("redis-server") is None:
         raise CannotRun("redis-server is not installed: apt-get install redis-server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        process = subprocess.Popen(
-            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + 10
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise CannotRun("redis-server does not start")
-                time.sleep(0.05)
-            yield port
-        finally:
-            process.terminate()
-            process.wait()
+    with RedisServer() as started:
+        yield started.port
 
 
 def run_file(

@@ -30,7 +30,7 @@ class Results:
     """Writes each test's outcome when its last phase is over."""
 
     def __init__(self, path):
-        self.file = open(path, "a", encoding="utf-8")
+        self.path = path
         self.outcomes = {}
 
     def pytest_runtest_logreport(self, report):
@@ -42,8 +42,8 @@ class Results:
             outcome = "skipped"
         self.outcomes[report.nodeid] = (outcome, message)
         if report.when == "teardown":
-            self.file.write(json.dumps([report.nodeid, outcome, message]) + "\n")
-            self.file.flush()
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps([report.nodeid, outcome, message]) + "\n")
 
 
 def pytest_configure(config):
