@@ -118,11 +118,18 @@ static void close_handle(uv_handle_t *handle, void *arg) {
         uv_close(handle, NULL);
 }
 
+static _Thread_local int on_io_thread;
+
+int arn_runtime_on_io_thread(void) {
+    return on_io_thread;
+}
+
 static void thread_main(void *arg) {
     arn_runtime *rt = arg;
     arn_queue *node;
     int turns;
 
+    on_io_thread = 1;
     uv_run(&rt->loop, UV_RUN_DEFAULT);
 
     /* Stopping. Owners end their ops and close their handles; what is left of handles is closed

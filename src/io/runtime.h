@@ -34,6 +34,9 @@ arn_runtime *arn_runtime_current(void);
  * with aborted set, on the calling thread. */
 void arn_runtime_submit(arn_runtime *rt, arn_msg *first, arn_msg *last);
 
+/* Any thread: whether it is an io thread. */
+int arn_runtime_on_io_thread(void);
+
 /* Any thread but the io thread. Stops the thread: whatever is in flight ends with ARN_ESHUTDOWN.
  * Waits at most timeout_ms for it. 0, or ARN_ETIMEDOUT (the thread is then left behind). */
 int arn_runtime_stop(int timeout_ms);

@@ -241,7 +241,11 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     size_t size;
 
     (void)suggested;
-    buf->base = arn__runtime_scratch(s->rt, &size);
+    buf->base = NULL;
+    if (s->events != NULL && s->events->get_space != NULL)
+        buf->base = s->events->get_space(s->owner, &size);
+    if (buf->base == NULL)
+        buf->base = arn__runtime_scratch(s->rt, &size);
     buf->len = size;
 }
 

@@ -27,6 +27,8 @@ typedef struct arn_stream_target {
 typedef struct arn_stream_events {
     /* Connected. */
     void (*on_open)(void *owner);
+    /* Where to read next, or NULL for a buffer of the runtime's. May be NULL itself. */
+    char *(*get_space)(void *owner, size_t *len);
     /* Bytes have come; they are the stream's again afterwards. May close the stream. */
     void (*on_data)(void *owner, const char *data, size_t len);
     /* n more bytes are with the kernel. The one event that flush may call; it only counts: no

@@ -376,3 +376,45 @@ PyObject *arn_py_args_tuple(const arn_py_args *a) {
     }
     return tuple;
 }
+
+/* ---- references that the io thread drops ---- */
+
+typedef struct released {
+    struct released *next;
+    PyObject *object;
+} released;
+
+/* Of the process: the io thread serves all interpreters. Nodes are pushed one by one and taken all
+ * at once, so there is no ABA to fear. */
+static _Atomic(released *) released_objects;
+
+void arn_py_release_anywhere(void *object) {
+    released *node;
+
+    if (!arn_runtime_on_io_thread()) { /* all others work with the GIL held */
+        Py_DECREF((PyObject *)object);
+        return;
+    }
+    node = arn_malloc(sizeof(*node));
+    if (node == NULL)
+        return; /* out of memory, without the GIL: the object stays for good */
+    node->object = object;
+    node->next = atomic_load_explicit(&released_objects, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&released_objects, &node->next, node,
+                                                  memory_order_release, memory_order_relaxed))
+        continue;
+}
+
+void arn_py_release_pending(void) {
+    released *node;
+
+    if (atomic_load_explicit(&released_objects, memory_order_relaxed) == NULL)
+        return;
+    node = atomic_exchange_explicit(&released_objects, NULL, memory_order_acquire);
+    while (node != NULL) {
+        released *next = node->next;
+        Py_DECREF(node->object);
+        arn_free(node);
+        node = next;
+    }
+}

@@ -1,5 +1,6 @@
 #include "py/loop_port.h"
 
+#include "py/codec.h"
 #include "py/request.h"
 
 /* While results are being handed out, requests made by the woken tasks go to the io thread in
@@ -134,6 +135,7 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
         failed = arn_py_port_complete(self, done) < 0;
     }
     arn_py_port_end(self);
+    arn_py_release_pending();
     if (failed) {
         /* KeyboardInterrupt or SystemExit of a woken task ends this call; the rest is not lost. */
         PyObject *error = arn_py_take_error();

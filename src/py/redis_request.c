@@ -7,6 +7,9 @@
 /* A blocking caller looks for signals this often (milliseconds): Ctrl-C works while it waits. */
 #define SIGNAL_CHECK_MS 50
 
+/* bytes objects from this size on are not copied into the request. */
+#define PAYLOAD_MIN (32u * 1024u)
+
 static arn_op *make_op(arn_py_request *req);
 static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 static PyObject *convert_lease(arn_py_request *req, arn_op *op, double *again);
@@ -51,7 +54,7 @@ static arn_redis_route route_of(const arn_py_target *target, arn_py_usage usage)
 }
 
 static arn_redis_op *new_op(const arn_py_target *target, arn_redis_route route, size_t size,
-                            uint32_t replies) {
+                            size_t payload_len, uint32_t replies) {
     arn_redis_client *client = target->session != NULL
                                    ? arn_redis_session_client(target->session->session)
                                    : arn_py_engine_client(target->engine);
@@ -59,7 +62,7 @@ static arn_redis_op *new_op(const arn_py_target *target, arn_redis_route route, 
 
     if (client == NULL)
         return NULL;
-    op = arn_redis_op_new(client, route, size, replies);
+    op = arn_redis_op_new(client, route, size, payload_len, replies);
     if (op == NULL)
         PyErr_NoMemory();
     else if (target->session != NULL)
@@ -67,14 +70,33 @@ static arn_redis_op *new_op(const arn_py_target *target, arn_redis_route route, 
     return op;
 }
 
+/* The first argument that is large and immutable: it is sent from where it is. args->count when
+ * there is none. */
+static size_t find_payload(const arn_py_args *args) {
+    size_t i;
+
+    for (i = 1; i < args->count; i++)
+        if (args->slices[i].len >= PAYLOAD_MIN && args->objects[i] != NULL &&
+            PyBytes_CheckExact(args->objects[i]))
+            return i;
+    return args->count;
+}
+
 static arn_redis_op *pack_command(const arn_py_target *target, const arn_py_args *args,
                                   arn_py_usage usage) {
     size_t size = arn_redis_packed_size(args->slices, args->count);
-    arn_redis_op *op = new_op(target, route_of(target, usage), size, 1);
+    size_t large = find_payload(args);
+    size_t payload_len = large < args->count ? args->slices[large].len : 0;
+    arn_redis_op *op = new_op(target, route_of(target, usage), size, payload_len, 1);
 
     if (op == NULL)
         return NULL;
-    arn_redis_pack(op->request, args->slices, args->count);
+    arn_redis_pack_around(op->request, args->slices, args->count, large, &op->payload_at);
+    if (payload_len > 0) {
+        op->payload = args->slices[large];
+        op->payload_owner = Py_NewRef(args->objects[large]);
+        op->release = arn_py_release_anywhere;
+    }
     if (args->count > 1)
         op->key_hash = arn_redis_key_hash(args->slices[1].data, args->slices[1].len);
     return op;
@@ -132,7 +154,7 @@ static arn_redis_op *pack_pipeline(const arn_py_target *target, PyObject *comman
         counts[i] = args.count - before;
         size += arn_redis_packed_size(args.slices + before, counts[i]);
     }
-    op = new_op(target, route_of(target, ARN_PY_USE_SHARED), size, (uint32_t)count);
+    op = new_op(target, route_of(target, ARN_PY_USE_SHARED), size, 0, (uint32_t)count);
     if (op == NULL)
         goto done;
     out = op->request;
@@ -186,7 +208,7 @@ static arn_op *make_op(arn_py_request *req) {
     if (arn_py_target_of(req->st, req->client, &target) < 0)
         return NULL;
     if (is_full(&target)) {
-        op = new_op(&target, ARN_REDIS_GATE, 0, 0);
+        op = new_op(&target, ARN_REDIS_GATE, 0, 0, 0);
         req->gated = 1;
     } else if (req->reply_kind == ARN_PY_REPLY_PIPELINE) {
         op = pack_pipeline(&target, req->args);
@@ -365,7 +387,7 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again) {
 static arn_op *make_lease_op(arn_py_request *req) {
     arn_py_session *session = (arn_py_session *)req->client;
     arn_py_target target = {session->engine, session};
-    arn_redis_op *op = new_op(&target, ARN_REDIS_LEASE, 0, 0);
+    arn_redis_op *op = new_op(&target, ARN_REDIS_LEASE, 0, 0, 0);
 
     if (op == NULL)
         return NULL;
@@ -408,7 +430,7 @@ static int forget(arn_op *op) {
 
 static arn_op *make_express_op(arn_py_request *req) {
     arn_py_target target = {(arn_py_engine *)req->client, NULL};
-    arn_redis_op *op = new_op(&target, ARN_REDIS_EXPRESS, 0, 0);
+    arn_redis_op *op = new_op(&target, ARN_REDIS_EXPRESS, 0, 0, 0);
 
     if (op == NULL)
         return NULL;
@@ -473,7 +495,7 @@ static int wait_for_op(arn_op *op, arn_runtime *rt) {
 /* Waits until the client has room. */
 static int pass_gate(const arn_py_target *target) {
     while (is_full(target)) {
-        arn_redis_op *gate = new_op(target, ARN_REDIS_GATE, 0, 0);
+        arn_redis_op *gate = new_op(target, ARN_REDIS_GATE, 0, 0, 0);
         if (gate == NULL || wait_for_op(&gate->base, arn_redis_client_runtime(gate->client)) < 0)
             return -1;
         arn_op_unref(&gate->base);

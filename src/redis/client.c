@@ -101,6 +101,8 @@ static void destroy_op(arn_op *base) {
         arn_redis_session_unref(op->session);
     if (op->route == ARN_REDIS_EXPRESS && base->value.kind == ARN_INT && base->value.u.integer >= 0)
         close((int)base->value.u.integer); /* nobody has taken it */
+    if (op->release != NULL)
+        op->release(op->payload_owner);
     arn_free(op);
     arn_redis_client_unref(client);
 }
@@ -125,12 +127,13 @@ static void cancel_op(arn_op *base) {
 }
 
 arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, size_t len,
-                               uint32_t replies) {
-    arn_redis_op *op = arn_malloc(sizeof(*op) + len + INLINE_ARENA);
+                               size_t payload_len, uint32_t replies) {
+    size_t inline_len = len - payload_len;
+    arn_redis_op *op = arn_malloc(sizeof(*op) + inline_len + INLINE_ARENA);
 
     if (op == NULL)
         return NULL;
-    arn_op_init(&op->base, run_op, destroy_op, op->request + len, INLINE_ARENA);
+    arn_op_init(&op->base, run_op, destroy_op, op->request + inline_len, INLINE_ARENA);
     op->base.on_cancel = cancel_op;
     op->base.timeout_ms = client->config.timeout_ms;
     op->client = client;
@@ -141,6 +144,11 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->got = 0;
     op->conn = NULL;
     op->express = 0;
+    op->payload.data = NULL;
+    op->payload.len = 0;
+    op->payload_at = 0;
+    op->release = NULL;
+    op->payload_owner = NULL;
     op->len = len;
     op->queued_bytes_counted = 1;
     arn_redis_client_ref(client);

@@ -68,8 +68,15 @@ struct arn_redis_op {
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
     int express; /* under way on an express connection: the io thread does not know it */
     int queued_bytes_counted;
-    size_t len;
-    char request[]; /* len bytes, then the arena's first piece */
+    /* A large argument that is not copied: it belongs at payload_at of the request. Whoever sets
+     * it sets release too, which is called with `payload_owner` when the op is freed, on whatever
+     * thread that is. */
+    arn_slice payload;
+    size_t payload_at;
+    void (*release)(void *payload_owner);
+    void *payload_owner;
+    size_t len;     /* of the whole request, payload included */
+    char request[]; /* the request without the payload, then the arena's first piece */
 };
 
 /* Counters since the client was made; read with relaxed order, so only roughly of one moment. */
@@ -101,9 +108,10 @@ void arn_redis_client_release(arn_redis_client *client);
 /* True when so many bytes are under way that a new op should wait for a GATE op first. */
 int arn_redis_is_full(const arn_redis_client *client);
 
-/* An op with room for len request bytes, which the caller fills in; NULL: out of memory. */
+/* An op with room for a request of len bytes, which the caller fills in, less the payload_len
+ * bytes of a payload that is referred to. NULL: out of memory. */
 arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, size_t len,
-                               uint32_t replies);
+                               size_t payload_len, uint32_t replies);
 
 /* A hash of a key that is never 0. */
 uint32_t arn_redis_key_hash(const char *key, size_t len);

@@ -32,8 +32,13 @@ static uint64_t now_of(const arn_redis_conn *conn) {
 static void drop_op(arn_redis_op *op, int status, const char *message) {
     arn_queue_remove(&op->base.node);
     op->conn = NULL;
-    arn__redis_op_finish(op, status, message);
+    if (op->base.posted) {
+        arn_op_unref(&op->base);
+        return;
+    }
+    /* In this order the last reference is the caller's, who can free what the op refers to. */
     arn_op_unref(&op->base);
+    arn__redis_op_finish(op, status, message);
 }
 
 static void drop_all(arn_queue *queue, int status, const char *message) {
@@ -346,15 +351,29 @@ static void unref_op(void *op) {
     arn_op_unref(op);
 }
 
+static int append_ref(arn_redis_conn *conn, arn_redis_op *op, const char *data, size_t len) {
+    int r;
+
+    arn_op_ref(&op->base);
+    r = arn__stream_append_ref(conn->stream, data, len, unref_op, &op->base);
+    if (r != ARN_OK)
+        arn_op_unref(&op->base);
+    return r;
+}
+
 static int append(arn_redis_conn *conn, arn_redis_op *op) {
     int r;
 
     if (op->len <= COPY_MAX)
         return arn__stream_append(conn->stream, op->request, op->len);
-    arn_op_ref(&op->base);
-    r = arn__stream_append_ref(conn->stream, op->request, op->len, unref_op, &op->base);
-    if (r != ARN_OK)
-        arn_op_unref(&op->base);
+    if (op->payload.len == 0)
+        return append_ref(conn, op, op->request, op->len);
+    r = append_ref(conn, op, op->request, op->payload_at);
+    if (r == ARN_OK)
+        r = append_ref(conn, op, op->payload.data, op->payload.len);
+    if (r == ARN_OK)
+        r = append_ref(conn, op, op->request + op->payload_at,
+                       op->len - op->payload.len - op->payload_at);
     return r;
 }
 
@@ -417,8 +436,10 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
             continue;
         }
         if (append(conn, op) != ARN_OK) {
+            /* A part of the request may be in the stream: it must not be completed by another. */
             drop_op(op, ARN_ENOMEM, NULL);
-            continue;
+            broke(conn, ARN_ENOMEM, NULL);
+            return;
         }
         if (op->route == ARN_REDIS_DISCARD)
             conn->discard = 1;
@@ -474,7 +495,13 @@ static void on_error(void *owner, int uv_error) {
                 message);
 }
 
-static const arn_stream_events events = {on_open, on_data, on_sent, on_error};
+static char *get_space(void *owner, size_t *len) {
+    arn_redis_conn *conn = owner;
+
+    return arn__redis_reader_space(conn->reader, len);
+}
+
+static const arn_stream_events events = {on_open, get_space, on_data, on_sent, on_error};
 
 static void start_connecting(arn_redis_conn *conn) {
     arn_redis_client *client = conn->client;

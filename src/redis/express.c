@@ -179,7 +179,13 @@ int arn_redis_express_read(arn_redis_express *e, int *over) {
     int done = 0;
 
     while (!done && !e->over && budget > 0) {
-        ssize_t n = recv(e->fd, e->buffer, READ_SIZE, MSG_DONTWAIT);
+        size_t room = READ_SIZE;
+        char *space = arn__redis_reader_space(e->reader, &room);
+        ssize_t n;
+
+        if (space == NULL)
+            space = e->buffer;
+        n = recv(e->fd, space, room < budget ? room : budget, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
@@ -200,10 +206,10 @@ int arn_redis_express_read(arn_redis_express *e, int *over) {
             e->over = 1; /* nobody asked */
             break;
         }
-        arn__redis_reader_feed(e->reader, e->buffer, (size_t)n);
+        arn__redis_reader_feed(e->reader, space, (size_t)n);
         done = read_replies(e);
         budget -= (size_t)n < budget ? (size_t)n : budget;
-        if ((size_t)n < READ_SIZE)
+        if ((size_t)n < READ_SIZE && (size_t)n < room)
             break; /* the socket is empty */
     }
     *over = e->over;

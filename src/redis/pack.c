@@ -43,17 +43,27 @@ size_t arn_redis_packed_size(const arn_slice *args, size_t count) {
     return size;
 }
 
-char *arn_redis_pack(char *out, const arn_slice *args, size_t count) {
+char *arn_redis_pack_around(char *out, const arn_slice *args, size_t count, size_t skip,
+                            size_t *skipped_at) {
+    char *start = out;
     size_t i;
 
     out = header(out, '*', count);
     for (i = 0; i < count; i++) {
         out = header(out, '$', args[i].len);
-        if (args[i].len > 0)
-            memcpy(out, args[i].data, args[i].len);
-        out += args[i].len;
+        if (i == skip) {
+            *skipped_at = (size_t)(out - start);
+        } else {
+            if (args[i].len > 0)
+                memcpy(out, args[i].data, args[i].len);
+            out += args[i].len;
+        }
         *out++ = '\r';
         *out++ = '\n';
     }
     return out;
+}
+
+char *arn_redis_pack(char *out, const arn_slice *args, size_t count) {
+    return arn_redis_pack_around(out, args, count, count, NULL);
 }

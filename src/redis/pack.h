@@ -16,6 +16,11 @@ typedef struct arn_slice {
 /* Bytes that arn_redis_pack() will write. */
 size_t arn_redis_packed_size(const arn_slice *args, size_t count);
 
+/* The same as arn_redis_pack(), but the bytes of argument `skip` are left out: *skipped_at is where
+ * in the output they belong. */
+char *arn_redis_pack_around(char *out, const arn_slice *args, size_t count, size_t skip,
+                            size_t *skipped_at);
+
 /* Writes "*count\r\n$len\r\narg\r\n..."; returns the end. */
 char *arn_redis_pack(char *out, const arn_slice *args, size_t count);
 

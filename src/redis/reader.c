@@ -18,10 +18,17 @@
 /* An idle reader keeps a buffer of this size instead of giving it back after every reply. */
 #define KEEP_BUFFER (64u * 1024u)
 
+/* A reply that is one bulk string of this size goes round the parser, which would copy it twice.
+ * Above the limit (Redis' own) the length is not trusted with an allocation in advance. */
+#define DIRECT_MIN (64u * 1024u)
+#define DIRECT_MAX (512u * 1024u * 1024u)
+
 #if HIREDIS_MAJOR >= 1
 typedef size_t element_count;
+#define ROOT_TASK(parser) ((parser)->task[0])
 #else
 typedef int element_count;
+#define ROOT_TASK(parser) (&(parser)->rstack[0])
 #endif
 
 struct arn_redis_reader {
@@ -29,6 +36,8 @@ struct arn_redis_reader {
     const char *data; /* lent by feed, not yet given to the parser */
     size_t len;
     arn_arena *arena; /* of the reply under construction */
+    char *direct;     /* a large bulk string and its CRLF; NULL when none is under way */
+    size_t direct_len, direct_pos;
     int out_of_memory;
     int too_many;
     char error[160];
@@ -177,13 +186,79 @@ static int feed_slice(arn_redis_reader *r) {
 
     if (n == 0)
         return 0;
-    if (n > SLICE && arn__redis_reader_pending(r) - r->len < SLICE)
+    if (n > SLICE && r->parser->len - r->parser->pos < SLICE)
         n = SLICE;
     if (redisReaderFeed(r->parser, r->data, n) != REDIS_OK)
         return ARN_ENOMEM;
     r->data += n;
     r->len -= n;
     return 1;
+}
+
+/* The parser waits for the rest of something. If that is a large bulk string by itself, takes it
+ * over: what has come of it is moved to its last place and the parser is as before the reply. */
+static int go_direct(arn_redis_reader *r) {
+    redisReader *parser = r->parser;
+    const char *p = parser->buf + parser->pos;
+    const char *end = parser->buf + parser->len;
+    size_t n = 0;
+    size_t have;
+
+    if (parser->ridx != 0 || ROOT_TASK(parser)->type != REDIS_REPLY_STRING)
+        return 0;
+    for (; p < end && *p >= '0' && *p <= '9'; p++) {
+        n = n * 10 + (size_t)(*p - '0');
+        if (n > DIRECT_MAX)
+            return 0;
+    }
+    if (n < DIRECT_MIN || end - p < 2 || p[0] != '\r' || p[1] != '\n')
+        return 0;
+    p += 2;
+    have = (size_t)(end - p);
+    if (have >= n + 2)
+        return 0;
+    r->direct = arn_arena_alloc(r->arena, n + 2);
+    if (r->direct == NULL) {
+        r->out_of_memory = 1;
+        return ARN_ENOMEM;
+    }
+    memcpy(r->direct, p, have);
+    r->direct_len = n + 2;
+    r->direct_pos = have;
+    parser->pos = parser->len;
+    parser->ridx = -1;
+    return 1;
+}
+
+/* Adds what was fed to the bulk string. 1 when it is complete; else as next(). */
+static int read_direct(arn_redis_reader *r, arn_value *value) {
+    size_t room = r->direct_len - r->direct_pos;
+    size_t n = r->len < room ? r->len : room;
+
+    if (n > 0 && r->data != r->direct + r->direct_pos)
+        memcpy(r->direct + r->direct_pos, r->data, n);
+    r->direct_pos += n;
+    r->data += n;
+    r->len -= n;
+    if (r->direct_pos < r->direct_len)
+        return 0;
+    if (memcmp(r->direct + r->direct_len - 2, "\r\n", 2) != 0) {
+        snprintf(r->error, sizeof(r->error), "Protocol Error: bulk string is not terminated");
+        return ARN_EPROTO;
+    }
+    value->kind = ARN_BYTES;
+    value->len = r->direct_len - 2;
+    value->u.bytes = r->direct;
+    r->direct[value->len] = '\0';
+    r->direct = NULL;
+    return 1;
+}
+
+char *arn__redis_reader_space(arn_redis_reader *r, size_t *len) {
+    if (r->direct == NULL)
+        return NULL;
+    *len = r->direct_len - r->direct_pos;
+    return r->direct + r->direct_pos;
 }
 
 static int broken(arn_redis_reader *r) {
@@ -205,22 +280,27 @@ int arn__redis_reader_next(arn_redis_reader *r, arn_arena *arena, arn_value *val
 
     r->arena = arena;
     for (;;) {
+        if (r->direct != NULL)
+            return read_direct(r, value);
         if (redisReaderGetReply(r->parser, &reply) != REDIS_OK)
             return broken(r);
         if (reply != NULL) {
             *value = *(arn_value *)reply;
             return 1;
         }
-        fed = feed_slice(r);
+        fed = go_direct(r);
+        if (fed == 0) {
+            fed = feed_slice(r);
+            if (fed == 0)
+                return 0;
+        }
         if (fed < 0)
             return broken(r);
-        if (fed == 0)
-            return 0;
     }
 }
 
 size_t arn__redis_reader_pending(const arn_redis_reader *r) {
-    return r->parser->len - r->parser->pos + r->len;
+    return r->parser->len - r->parser->pos + r->len + (r->direct != NULL ? r->direct_pos : 0);
 }
 
 const char *arn__redis_reader_error(const arn_redis_reader *r) {

@@ -17,6 +17,11 @@ void arn__redis_reader_free(arn_redis_reader *r);
  * of an earlier feed must have been used up (next() returned 0). */
 void arn__redis_reader_feed(arn_redis_reader *r, const char *data, size_t len);
 
+/* While a large bulk string is on its way: where its next bytes belong, so that they can be read
+ * from the socket to their last place at once (and fed from there). NULL when none is. The reply's
+ * arena must still be there. */
+char *arn__redis_reader_space(arn_redis_reader *r, size_t *len);
+
 /* The next reply, built in `arena`. 1: *value is set. 0: more bytes are needed; call again with
  * the same arena after the next feed. ARN_EPROTO or ARN_ENOMEM: the connection is of no use any
  * more; arn__redis_reader_error() says why. */
