@@ -19,6 +19,8 @@ from arshai_native._redis_errors import error_factory, exceptions
 from arshai_native._redis_url import parse_url, redact
 from arshai_native.memory._types import MemoryInput, working_memory_class
 
+# Warnings, and one line when a manager is made. No line for each operation: arshai's logging set-up
+# handles every level, and a debug line costs more than the operation.
 logger = logging.getLogger("arshai_native.memory")
 
 DEFAULT_URL = "redis://localhost:6379/1"
@@ -191,9 +193,8 @@ class AsyncRedisMemoryManager:
         ]
 
     @staticmethod
-    def _loaded(key: str, reply: bytes | None) -> list[Any]:
+    def _loaded(reply: bytes | None) -> list[Any]:
         if not reply:
-            logger.debug("No data found for key: %s", key)
             return []
         text = _parse(reply)["data"]["working_memory"]
         return [working_memory_class()(working_memory=text)]
@@ -207,13 +208,6 @@ class AsyncRedisMemoryManager:
             stored["data"]["working_memory"] = item.working_memory
             stored["last_update"] = datetime.now().isoformat()
         return ("SETEX", key, self._seconds(), json.dumps(stored))
-
-    @staticmethod
-    def _log_deleted(key: str, count: int) -> None:
-        if count:
-            logger.debug("Deleted memory with key: %s", key)
-        else:
-            logger.debug("No data found to delete for key: %s", key)
 
     # ---- arshai's interface: synchronous for a DTO, awaitable for a dict ----
 
@@ -232,7 +226,6 @@ class AsyncRedisMemoryManager:
         key, commands = self._store_commands(input)
         for command in commands:
             self._engine.call(*command)
-            logger.debug("Stored memory with key: %s", key)
         return key
 
     @overload
@@ -246,8 +239,7 @@ class AsyncRedisMemoryManager:
         """
         if isinstance(input, dict):
             return self.retrieve_async(input)
-        key = self._key(input)
-        return self._loaded(key, self._engine.call("GET", key))
+        return self._loaded(self._engine.call("GET", self._key(input)))
 
     @overload
     def update(self, input: dict[str, Any]) -> Awaitable[None]: ...
@@ -267,7 +259,6 @@ class AsyncRedisMemoryManager:
         command = self._updated(input, key, self._engine.call("GET", key))
         if command is not None:
             self._engine.call(*command)
-            logger.debug("Updated memory with key: %s", key)
         return None
 
     @overload
@@ -278,8 +269,7 @@ class AsyncRedisMemoryManager:
         """Deletes the memory if it is there."""
         if isinstance(input, dict):
             return self.delete_async(input)
-        key = self._key(input)
-        self._log_deleted(key, self._engine.call("DEL", key))
+        self._engine.call("DEL", self._key(input))
         return None
 
     # ---- the same, always awaitable ----
@@ -289,13 +279,11 @@ class AsyncRedisMemoryManager:
         key, commands = self._store_commands(self._input(input))
         for command in commands:
             await self._engine.execute(*command)
-            logger.debug("Stored memory with key: %s", key)
         return key
 
     async def retrieve_async(self, input: Any) -> list[Any]:
         """retrieve(), awaitable."""
-        key = self._key(self._input(input))
-        return self._loaded(key, await self._engine.execute("GET", key))
+        return self._loaded(await self._engine.execute("GET", self._key(self._input(input))))
 
     async def update_async(self, input: Any) -> None:
         """update(), awaitable."""
@@ -305,12 +293,10 @@ class AsyncRedisMemoryManager:
         command = self._updated(input, key, await self._engine.execute("GET", key))
         if command is not None:
             await self._engine.execute(*command)
-            logger.debug("Updated memory with key: %s", key)
 
     async def delete_async(self, input: Any) -> None:
         """delete(), awaitable."""
-        key = self._key(self._input(input))
-        self._log_deleted(key, await self._engine.execute("DEL", key))
+        await self._engine.execute("DEL", self._key(self._input(input)))
 
     # ---- many at once ----
 
@@ -343,7 +329,7 @@ class AsyncRedisMemoryManager:
         """retrieve() for many inputs in few round trips. One list for each input, in order."""
         keys = [self._key(self._input(input)) for input in inputs]
         replies = await self._pipeline([("GET", key) for key in keys])
-        return [self._loaded(key, reply) for key, reply in zip(keys, replies, strict=True)]
+        return [self._loaded(reply) for reply in replies]
 
     async def delete_batch_async(self, inputs: Iterable[Any]) -> int:
         """delete() for many inputs. Returns how many memories there were."""

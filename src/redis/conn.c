@@ -12,8 +12,10 @@
 /* Requests up to this size are copied side by side; larger ones are written from the op. */
 #define COPY_MAX 4096u
 
+/* Between attempts at a server that refuses: long enough not to hammer it, short enough that a
+ * command which finds it down fails soon. */
 #define BACKOFF_FIRST_MS 8u
-#define BACKOFF_MAX_MS 512u
+#define BACKOFF_MAX_MS 32u
 
 static void start_connecting(arn_redis_conn *conn);
 static void arm(arn_redis_conn *conn);
