@@ -48,7 +48,7 @@ class ResponseCallbacks(CaseInsensitiveDict):
         super().__delitem__(key)
         self._changed()
 
-    def __ior__(self, other: Any) -> ResponseCallbacks:
+    def __ior__(self, other: Any) -> ResponseCallbacks:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -81,7 +81,7 @@ async def finish(
     callbacks: MutableMapping[Any, Callable[..., Any]],
     name: Any,
     reply: Any,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
 ) -> Any:
     """
     What redis-py's parse_response makes of a reply.
@@ -99,7 +99,7 @@ async def finish(
     if name not in callbacks:
         return reply
     if options:
-        options = options.copy()
+        options = dict(options)
         for internal in (NEVER_DECODE, EMPTY_RESPONSE, "keys"):
             options.pop(internal, None)
     value = callbacks[name](reply, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import redis.asyncio.client as _peer
@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from ._callbacks import finish
-from ._engine import native_of
+from ._engine import Native, native_of
 from ._retry import ONLY_NAMED
 from ._routes import need_own
 from ._session import SessionConnection
@@ -135,8 +135,8 @@ class Pipeline(_peer.Pipeline):
 
         async def do() -> list[Any]:
             if self.is_transaction or self.explicit_transaction:
-                return await self._execute_transaction(self.connection, stack, raise_on_error)
-            return await self._execute_pipeline(self.connection, stack, raise_on_error)
+                return await self._run_transaction(native, stack, raise_on_error)
+            return await self._run_pipeline(native, stack, raise_on_error)
 
         async def fail(error: Exception) -> None:
             if self.connection is not None:
@@ -161,16 +161,16 @@ class Pipeline(_peer.Pipeline):
             await super().load_scripts()
             return
         scripts = list(self.scripts)
-        exists = await self._now("SCRIPT EXISTS", *(script.sha for script in scripts))
+        exists = await self._now(native, "SCRIPT EXISTS", *(script.sha for script in scripts))
         for script, exist in zip(scripts, exists, strict=True):
             if not exist:
-                script.sha = await self._now("SCRIPT LOAD", script.script)
+                script.sha = await self._now(native, "SCRIPT LOAD", script.script)
 
-    async def _now(self, *args: Any) -> Any:
+    async def _now(self, native: Native, *args: Any) -> Any:
         """Executes a command that may share a connection, unless the pipeline has its own."""
         if self.connection is not None:
             return await self.immediate_execute_command(*args)
-        return await self._finish(args[0], await self._native.engine.execute(*args), {})
+        return await self._finish(args[0], await native.engine.execute(*args), {})
 
     def _check_watch(self, connection: Any) -> None:
         # Connecting again would go on without the WATCH, and the transaction would no longer
@@ -178,7 +178,7 @@ class Pipeline(_peer.Pipeline):
         if self.watching and not connection.is_connected:
             raise ConnectionError("Connection lost while watching")
 
-    async def _finish(self, name: Any, reply: Any, options: dict[str, Any]) -> Any:
+    async def _finish(self, name: Any, reply: Any, options: Mapping[str, Any]) -> Any:
         result = await finish(self.response_callbacks, name, reply, options)
         if name in self.UNWATCH_COMMANDS:
             self.watching = False
@@ -187,11 +187,12 @@ class Pipeline(_peer.Pipeline):
         return result
 
     async def _send(
-        self, connection: Any | None, commands: list[Sequence[Any]], transaction: bool
+        self, native: Native, commands: Sequence[Sequence[Any]], transaction: bool
     ) -> list[Any]:
         """Raw replies of commands sent as one unit, in MULTI and EXEC; errors as instances."""
         own = need_own(commands)
-        unit = [("MULTI",), *commands, ("EXEC",)] if transaction else commands
+        unit = [("MULTI",), *commands, ("EXEC",)] if transaction else list(commands)
+        connection = self.connection
         if not unit:
             return []
         if connection is not None:
@@ -200,21 +201,21 @@ class Pipeline(_peer.Pipeline):
                 connection.mark_changed()
             return await connection.pipeline(unit)
         if own:
-            connection = SessionConnection(self._native)
+            connection = SessionConnection(native)
             try:
                 return await connection.pipeline(unit)
             finally:
                 await connection.disconnect()
         try:
-            return await self._native.engine.pipeline(unit)
+            return await native.engine.pipeline(unit)
         except Exception as error:
             self._engine_error = error
             raise
 
-    async def _send_undecoded(self, commands: CommandStackT) -> list[Any]:
+    async def _send_undecoded(self, native: Native, commands: CommandStackT) -> list[Any]:
         """As _send, for commands some of whose replies are not to be decoded."""
         own = need_own(args for args, _ in commands)
-        connection = self.connection or SessionConnection(self._native)
+        connection = self.connection or SessionConnection(native)
         try:
             await connection.connect()
             # Each of them is sent when its task starts: in this order, with nothing between,
@@ -236,19 +237,17 @@ class Pipeline(_peer.Pipeline):
                 raise reply
         return replies
 
-    async def _execute_transaction(
-        self, connection: Any | None, commands: CommandStackT, raise_on_error: bool
+    async def _run_transaction(
+        self, native: Native, commands: CommandStackT, raise_on_error: bool
     ) -> list[Any]:
-        if self._native is None:
-            return await super()._execute_transaction(connection, commands, raise_on_error)
         sent = [args for args, options in commands if EMPTY_RESPONSE not in options]
-        replies = await self._send(connection, sent, transaction=True)
+        replies = await self._send(native, sent, transaction=True)
         _raise_lost(replies)
         queued = iter(replies[:-1])
 
         # Places of the results that EXEC does not give: commands that were not sent, and
         # the errors of those that were refused.
-        missing = []
+        missing: list[tuple[int, Any]] = []
         begun = next(queued)
         if isinstance(begun, ResponseError):
             missing.append((0, begun))
@@ -271,37 +270,35 @@ class Pipeline(_peer.Pipeline):
         if response is None:
             raise WatchError("Watched variable changed.")
         response = list(response)
-        for place, item in missing:
-            response.insert(place, item)
+        for place, answer in missing:
+            response.insert(place, answer)
         if len(response) != len(commands):
-            if connection is not None:
-                await connection.disconnect()
+            if self.connection is not None:
+                await self.connection.disconnect()
             raise ResponseError("Wrong number of response items from pipeline execution")
         if raise_on_error:
             self.raise_first_error(commands, response)
 
         results = []
+        item: Any
         for item, (args, options) in zip(response, commands, strict=True):
-            if not isinstance(item, Exception):
-                options.pop("keys", None)
-                # Unlike parse_response, redis-py's transactions hand on every option.
-                if args[0] in self.response_callbacks:
-                    item = self.response_callbacks[args[0]](item, **options)
-                    if inspect.isawaitable(item):
-                        item = await item
+            if not isinstance(item, Exception) and args[0] in self.response_callbacks:
+                # Unlike parse_response, redis-py's transactions hand on every option but this.
+                options = {name: value for name, value in options.items() if name != "keys"}
+                item = self.response_callbacks[args[0]](item, **options)
+                if inspect.isawaitable(item):
+                    item = await item
             results.append(item)
         return results
 
-    async def _execute_pipeline(
-        self, connection: Any | None, commands: CommandStackT, raise_on_error: bool
+    async def _run_pipeline(
+        self, native: Native, commands: CommandStackT, raise_on_error: bool
     ) -> list[Any]:
-        if self._native is None:
-            return await super()._execute_pipeline(connection, commands, raise_on_error)
-        decode = self._native.connection.encoder.decode_responses
+        decode = native.connection.encoder.decode_responses
         if decode and any(NEVER_DECODE in options for _, options in commands):
-            replies = await self._send_undecoded(commands)
+            replies = await self._send_undecoded(native, commands)
         else:
-            replies = await self._send(connection, [args for args, _ in commands], False)
+            replies = await self._send(native, [args for args, _ in commands], transaction=False)
         _raise_lost(replies)
         response = []
         for (args, options), reply in zip(commands, replies, strict=True):

@@ -20,11 +20,6 @@ from ._pipeline import Pipeline as Pipeline
 from ._session import SessionConnection
 from .connection import describe
 
-try:
-    from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
-except ImportError:  # redis-py before 5.3 has no events
-    ClientType = None
-
 # Methods that redis-py's own path calls for each command. A class that replaces one of them means
 # to be asked, so its clients take that path.
 _PATH_METHODS = (
@@ -36,7 +31,20 @@ _PATH_METHODS = (
 )
 
 
-class Redis(_core.RedisCommands, _peer.Redis):
+def _announce(client: Redis) -> None:
+    """Tells the event dispatcher of a single connection, as redis-py does since 5.3."""
+    if not hasattr(client, "_event_dispatcher"):
+        return
+    from redis.event import AfterSingleConnectionInstantiationEvent, ClientType
+
+    client._event_dispatcher.dispatch(
+        AfterSingleConnectionInstantiationEvent(
+            client.connection, ClientType.ASYNC, client._single_conn_lock
+        )
+    )
+
+
+class Redis(_core.RedisCommands, _peer.Redis):  # type: ignore[misc]
     """
     redis.asyncio.Redis on the native engine: the same constructor, methods, results and errors.
 
@@ -51,7 +59,7 @@ class Redis(_core.RedisCommands, _peer.Redis):
     # (True: every command goes through _execute_python).
     _native: Native | None = None
 
-    @functools.wraps(_peer.Redis.__init__)
+    @functools.wraps(_peer.Redis.__init__)  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self._uses_native_path():
@@ -121,20 +129,16 @@ class Redis(_core.RedisCommands, _peer.Redis):
         Raises what redis-py raises when it cannot connect: ConnectionError, TimeoutError,
         AuthenticationError, ResponseError. Returns the client.
         """
-        if self._engine is None or not self.single_connection_client:
+        native = self._native
+        if native is None or self._engine is None or not self.single_connection_client:
             await super().initialize()
             return self
         async with self._single_conn_lock:
             if self._connection is None:
-                connection = SessionConnection(self._native)
+                connection = SessionConnection(native)
                 await connection.connect()
                 self.connection = connection
-        if ClientType is not None:
-            self._event_dispatcher.dispatch(
-                AfterSingleConnectionInstantiationEvent(
-                    self._connection, ClientType.ASYNC, self._single_conn_lock
-                )
-            )
+        _announce(self)
         return self
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
@@ -177,32 +181,31 @@ class Redis(_core.RedisCommands, _peer.Redis):
 
         The C methods and execute_command call it while _custom_callbacks is set.
         """
+        native = self._native
+        assert native is not None  # or there would be no way here
         never_decode = NEVER_DECODE in options
         try:
             if self.single_connection_client:
-                reply = await self._execute_single(args, never_decode)
-            elif never_decode:
-                reply = await self._engine.execute(*args, never_decode=True)
+                reply = await self._execute_single(native, args, never_decode)
             else:
-                reply = await self._engine.execute(*args)
+                reply = await native.engine.execute(*args, never_decode=never_decode)
         except ResponseError as error:
             reply = error
         return await finish(self._callbacks, args[0], reply, options)
 
-    async def _execute_single(self, args: Any, never_decode: bool) -> Any:
+    async def _execute_single(self, native: Native, args: Any, never_decode: bool) -> Any:
         """One command at a time on the client's own connection, in the order of the calls."""
         if self._connection is None:
             await self.initialize()
-        rules = self._native.rules  # type: ignore[union-attr]
+        connection = self._connection
         async with self._single_conn_lock:
-            connection = self._connection
 
             async def fail(error: Exception) -> None:
                 await connection.disconnect()
-                if not rules.names(error):
+                if not native.rules.names(error):
                     raise error
 
-            return await rules.run(
+            return await native.rules.run(
                 lambda: connection.execute(*args, never_decode=never_decode), fail
             )
 
