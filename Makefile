@@ -122,7 +122,7 @@ fuzz: $(BUILD)/.apt-build
 		clang -g -O1 -std=gnu11 -Iinclude -Isrc -fsanitize=fuzzer,address,undefined \
 			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs libuv hiredis) -lpthread \
 			-o $(BUILD)/fuzz/$$name; \
-		$(BUILD)/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+		$(BUILD)/fuzz/$$name -artifact_prefix=$(BUILD)/fuzz/ -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 			$(BUILD)/fuzz/$$name.corpus; done
 
 ## bench           the measured table, against the peers (benchmarks/redis.py)

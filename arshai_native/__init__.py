@@ -11,13 +11,24 @@ import atexit
 import importlib
 from typing import Any
 
-from arshai_native import _core
+try:
+    from arshai_native import _core
+except ImportError as error:
+    from pathlib import Path
+
+    here = Path(__file__).resolve().parent
+    if any(here.glob("_core.*.so")):
+        raise  # it is there and does not load: its own message says why
+    raise ImportError(
+        f"{here} has no compiled extension. If that is a source tree, it hides the installed "
+        "package: run Python from another directory"
+    ) from error
 
 __all__ = ["memory", "redis"]
 __version__ = "0.1.0"
 
 # The io thread ends before the interpreter does, so that nothing arrives at a half-gone one.
-atexit.register(_core._shutdown)
+atexit.register(_core._shutdown, 2.0, True)
 
 
 def __getattr__(name: str) -> Any:
@@ -27,4 +38,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import sys
 import types
 from collections.abc import Callable
@@ -48,9 +47,12 @@ def _likeness() -> types.ModuleType:
 @functools.cache
 def exceptions() -> types.ModuleType:
     """redis.exceptions, or a module of the same names where redis-py is not installed."""
-    if importlib.util.find_spec("redis") is None:
+    try:
+        return importlib.import_module("redis.exceptions")
+    except ModuleNotFoundError as error:
+        if error.name not in ("redis", "redis.exceptions"):
+            raise  # redis-py is there and broken: that must be seen
         return _likeness()
-    return importlib.import_module("redis.exceptions")
 
 
 def _parse_error_alone(text: str) -> Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse, urlsplit
+from urllib.parse import parse_qs, unquote, urlparse
 
 _FALSE = ("0", "F", "FALSE", "N", "NO")
 
@@ -39,7 +39,15 @@ def parse_url(url: str) -> dict[str, Any]:
     NotImplementedError for rediss:// (TLS).
     Source: redis-py 5.3.1, redis.asyncio.connection.parse_url.
     """
-    parsed = urlparse(url)
+    try:
+        parsed = urlparse(url)
+        port = parsed.port
+    except ValueError:
+        # urllib's message quotes what it took for the port: it may be a piece of a password.
+        raise ValueError(
+            "Redis URL has an invalid host or port; special characters of a password must be "
+            "percent-encoded, see urllib.parse.quote"
+        ) from None
     options: dict[str, Any] = {}
     for name, values in parse_qs(parsed.query).items():
         value = unquote(values[0])
@@ -57,8 +65,8 @@ def parse_url(url: str) -> dict[str, Any]:
     elif parsed.scheme == "redis":
         if parsed.hostname:
             options["host"] = unquote(parsed.hostname)
-        if parsed.port:
-            options["port"] = int(parsed.port)
+        if port:
+            options["port"] = port
         if parsed.path and "db" not in options:
             digits = unquote(parsed.path).replace("/", "")
             if digits.isdigit():
@@ -77,11 +85,10 @@ def parse_url(url: str) -> dict[str, Any]:
 
 def redact(url: str) -> str:
     """The URL without user name, password and query, for logs and reprs."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
+    scheme, colon, rest = url.partition("://")
+    credentials, at, rest = rest.rpartition("@")
+    if not colon:
         return "(invalid URL)"
-    if not parts.scheme:
-        return "(invalid URL)"
-    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{host}{parts.path}"
+    if any(mark in credentials for mark in "/?#"):
+        return f"{scheme}://***"  # a password that was not quoted, or one in the query
+    return f"{scheme}://{'***@' if at else ''}{rest.partition('?')[0].partition('#')[0]}"

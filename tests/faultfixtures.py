@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from faultkit import PEER, TEST_LIMIT, Server
+from faultkit import PEER, TEST_LIMIT
 from faultproxy import FaultProxy
+from servers import RedisServer
 
 
 class Overdue(BaseException):
@@ -54,26 +55,26 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[Server]:
-    server = Server()
+def shared_server() -> Iterator[RedisServer]:
+    server = RedisServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def server(shared_server: Server) -> Server:
+def server(shared_server: RedisServer) -> RedisServer:
     """A server that the test leaves alive; empty."""
     shared_server.command("FLUSHALL")
     return shared_server
 
 
 @pytest.fixture
-def own_server() -> Iterator[Callable[..., Server]]:
+def own_server() -> Iterator[Callable[..., RedisServer]]:
     """own_server(*options): a server of the test's own, to be killed as it likes."""
-    servers: list[Server] = []
+    servers: list[RedisServer] = []
 
-    def start(*options: str) -> Server:
-        servers.append(Server(*options))
+    def start(*options: str) -> RedisServer:
+        servers.append(RedisServer(*options))
         return servers[-1]
 
     yield start
@@ -82,7 +83,7 @@ def own_server() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
-def proxy(server: Server) -> Iterator[FaultProxy]:
+def proxy(server: RedisServer) -> Iterator[FaultProxy]:
     """A fault proxy in front of `server`; what comes through it must be RESP."""
     with FaultProxy(server.host, server.port) as proxy:
         yield proxy
@@ -93,7 +94,7 @@ def proxy(server: Server) -> Iterator[FaultProxy]:
 def connect(client_class: type) -> Callable[..., Any]:
     """connect(server or proxy, **options): a client of the class under test."""
 
-    def make(target: Server | FaultProxy, **options: Any) -> Any:
+    def make(target: RedisServer | FaultProxy, **options: Any) -> Any:
         return client_class(host=target.host, port=target.port, **options)
 
     return make

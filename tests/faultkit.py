@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
+import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import RedisServer as Server
 from servers import free_port as free_port
 from servers import raw_command as raw_command
 
@@ -67,12 +71,30 @@ def value_of(key: str, size: int | None = None) -> bytes:
     return (digest * (size // 40 + 1))[:size]
 
 
-def python_env() -> dict[str, str]:
-    """The environment for a Python child that sees what this process sees."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def child(code: str, *args: object, limit: float = 40) -> subprocess.CompletedProcess[str]:
+    """Run code in a Python of its own, with the class under test as `Redis` and asyncio imported.
 
-
-def client_code() -> str:
-    """The import line that gives a child process the class under test as `Redis`."""
+    args: what the code finds in sys.argv[1:]. limit: seconds after which it is killed, with all
+    its children, and AssertionError is raised.
+    """
     package = "redis.asyncio" if PEER else "arshai_native.redis"
-    return f"from {package} import Redis"
+    prelude = f"import asyncio, gc, os, sys, time\nfrom {package} import Redis\n"
+    with tempfile.TemporaryDirectory(prefix="arn-child-") as folder:
+        script = Path(folder, "script.py")  # a file: multiprocessing's spawn imports it again
+        script.write_text(prelude + textwrap.dedent(code))
+        path = os.pathsep.join(filter(None, sys.path))
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"no end after {limit} s\n{out}\n{err}") from error
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)

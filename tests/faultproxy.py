@@ -14,6 +14,7 @@ seen, malformed) tell a test how often a client connected and what it really sen
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import socket
@@ -207,10 +208,8 @@ class FaultProxy:
         if self._listener is not None:
             listener, self._listener = self._listener, None
             # close alone would leave a blocked accept() with the descriptor
-            try:
+            with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             listener.close()
             if self.path:
                 os.unlink(self.path)
@@ -237,7 +236,7 @@ class FaultProxy:
         self._reading.set()
 
     def silence(self, on: bool = True) -> None:
-        """New connections are accepted and never get an answer; off lets only later ones through."""
+        """New connections are accepted and never answered; off lets only later ones through."""
         self._silent = on
 
     def drop_all(self, *, reset: bool = False) -> None:
@@ -323,10 +322,8 @@ class _Link:
             self.closing.set()
         if reset:
             linger = struct.pack("ii", 1, 0)
-            try:
+            with contextlib.suppress(OSError):
                 self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            except OSError:
-                pass
         for sock in (self.client, self.server):
             if sock is not None:
                 # a plain close would not wake a thread that is blocked in recv; after RST was

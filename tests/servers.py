@@ -105,9 +105,7 @@ def free_port() -> int:
 def raw_command(sock: socket.socket, *args: str | bytes) -> bytes:
     """Send a command over a plain socket; the raw reply, complete for everything but arrays."""
     parts = [arg.encode() if isinstance(arg, str) else arg for arg in args]
-    sock.sendall(
-        b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts)
-    )
+    sock.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
     data = b""
     while b"\r\n" not in data:
         chunk = sock.recv(1 << 20)

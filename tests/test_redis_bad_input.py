@@ -96,7 +96,9 @@ def test_password_where_none_is_configured(server, connect):
 
 
 def test_right_password_and_user(own_server, connect):
-    server = own_server("--requirepass", "s p:a/c@e", *"--user bob on >b%40b ~* +@all".split())
+    server = own_server(
+        "--requirepass", "s p:a/c@e", *["--user", "bob", "on", ">b%40b", "~*", "+@all"]
+    )
 
     async def main():
         async with connect(server, password="s p:a/c@e") as client:

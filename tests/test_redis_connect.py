@@ -154,7 +154,7 @@ def test_retry_succeeds(proxy, connect, kind, failures):
 
 
 def test_retry_of_many(proxy, connect):
-    """All that were in flight when the connection broke are sent again and get their own replies."""
+    """All in flight when the connection broke are sent again and get their own replies."""
     options = {
         "retry": Retry(ConstantBackoff(0.01), 5),
         "retry_on_error": [errors.ConnectionError],
@@ -375,9 +375,7 @@ def test_keepalive(server, connect):
 
     async def main():
         idle = {socket.TCP_KEEPIDLE: 100, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-        async with connect(
-            server, socket_keepalive=True, socket_keepalive_options=idle
-        ) as client:
+        async with connect(server, socket_keepalive=True, socket_keepalive_options=idle) as client:
             assert await client.set("k", "v")
             if ss.returncode == 0:
                 assert len(timers(server.port)) == len(server.clients())

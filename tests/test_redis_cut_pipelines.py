@@ -249,14 +249,13 @@ def test_connection_lost_while_watching(proxy, connect, kind, stage):
 
 def test_connection_lost_in_watch_itself(proxy, connect):
     async def main():
-        async with connect(proxy) as client:
-            async with client.pipeline() as pipe:
-                proxy.on("WATCH", drop_before())
-                with pytest.raises(errors.ConnectionError):
-                    await pipe.watch("n")
+        async with connect(proxy) as client, client.pipeline() as pipe:
+            proxy.on("WATCH", drop_before())
+            with pytest.raises(errors.ConnectionError):
                 await pipe.watch("n")
-                pipe.multi()
-                assert await pipe.set("n", "1").execute() == [True]
+            await pipe.watch("n")
+            pipe.multi()
+            assert await pipe.set("n", "1").execute() == [True]
 
     run(main)
 

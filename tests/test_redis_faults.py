@@ -10,7 +10,6 @@ import pytest
 import redis.exceptions as errors
 from faultkit import PEER, better, free_port, raw_command, run, until, value_of
 from faultproxy import (
-    FaultProxy,
     cut,
     delay,
     drop_after,

@@ -1,6 +1,7 @@
 """Thousands of operations, cancellations and lost connections; every value tells whose it is."""
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -31,7 +32,9 @@ class Ledger:
     async def fill(self):
         await self.client.mset({key: value_of(key) for key in KEYS})
         for i in range(0, len(KEYS), 10):
-            await self.client.rpush(f"list:{i}", *(value_of(f"list:{i}:{n}", 60) for n in range(20)))
+            await self.client.rpush(
+                f"list:{i}", *(value_of(f"list:{i}:{n}", 60) for n in range(20))
+            )
             await self.client.hset(f"hash:{i}", mapping={f"f{i}": value_of(f"hash:{i}")})
 
     async def one(self):
@@ -50,9 +53,7 @@ class Ledger:
                 value_of(f"list:{ten}:{n}", 60) for n in range(20)
             ]
         elif what == 7:
-            assert await client.hgetall(f"hash:{ten}") == {
-                b"f%d" % ten: value_of(f"hash:{ten}")
-            }
+            assert await client.hgetall(f"hash:{ten}") == {b"f%d" % ten: value_of(f"hash:{ten}")}
         elif what == 8:
             async with client.pipeline(transaction=bool(pick % 2)) as pipe:
                 pipe.get(key).echo(f"{pick}").strlen(key)
@@ -114,10 +115,8 @@ def test_random_timeouts(server, connect, kind):
 
             async def worker():
                 for _ in range(60):
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(ledger.one(), ledger.random.random() * 0.02)
-                    except TimeoutError:
-                        pass
 
             await asyncio.gather(*(worker() for _ in range(50)))
             while ledger.done < 1000:

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for minor in 11 12 13; do
+failed=0
+for minor in ${VERSIONS:-11 12 13}; do
     python=
     for candidate in "python3.$minor" "$HOME"/.pyenv/versions/3.$minor.*/bin/python3; do
         if "$candidate" -c "import sys; sys.exit(sys.version_info[:2] != (3, $minor))" 2>/dev/null; then
@@ -24,5 +25,6 @@ for minor in 11 12 13; do
     "${pip[@]}" install 'arshai==1.15.0' 2>/dev/null || printf '==> without arshai\n'
     rm -rf build/temp.* build/lib.*
     ARN_DEV=1 "${pip[@]}" install --no-build-isolation --no-deps --force-reinstall .
-    (cd tests && timeout 900 "../$venv/bin/python" -m pytest -q -c ../pyproject.toml .)
+    (cd tests && timeout 900 "../$venv/bin/python" -m pytest -q -c ../pyproject.toml .) || failed=1
 done
+exit $failed

@@ -72,7 +72,7 @@ def _payload(text: Any, metadata: Any) -> str:
     )
 
 
-_scan_once = json.JSONDecoder().scan_once
+_scan_once: Any = vars(json.JSONDecoder())["scan_once"]
 
 
 def _parse(reply: bytes) -> Any:
@@ -126,9 +126,7 @@ class AsyncRedisMemoryManager:
     ) -> None:
         given = storage_url or redis_url or os.environ.get("REDIS_URL")
         if not given:
-            logger.warning(
-                "No REDIS_URL environment variable set, using default: %s", DEFAULT_URL
-            )
+            logger.warning("No REDIS_URL environment variable set, using default: %s", DEFAULT_URL)
         self.storage_url = given or DEFAULT_URL
         self.prefix = "memory"
         self.ttl = ttl

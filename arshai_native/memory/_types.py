@@ -92,6 +92,10 @@ def _as_memory(item: Any) -> Any:
         return WorkingMemory.from_dict(item)
     if isinstance(item, str):
         return WorkingMemory(working_memory=item)
+    if not hasattr(item, "working_memory"):
+        raise TypeError(
+            f"a memory must be a str, a dict or have working_memory, not {type(item).__name__}"
+        )
     return item
 
 

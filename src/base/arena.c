@@ -50,7 +50,7 @@ void *arn_arena_alloc(arn_arena *arena, size_t size) {
     block->next = arena->blocks;
     arena->blocks = block;
     p = block + 1;
-    if (want == BLOCK_SIZE) {
+    if (size <= BLOCK_SIZE / 2) {
         arena->pos = (char *)p + size;
         arena->end = (char *)p + want;
     }

@@ -10,7 +10,8 @@ typedef struct arn_buf {
     size_t cap;
 } arn_buf;
 
-#define ARN_BUF_INIT {NULL, 0, 0}
+#define ARN_BUF_INIT                                                                               \
+    { NULL, 0, 0 }
 
 /* Room for `more` bytes behind len; NULL when out of memory (the content stays). The pointer is
  * valid until the next call on this buffer. */

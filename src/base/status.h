@@ -28,8 +28,7 @@ enum {
 };
 
 /* Codes are -1, -2, ... in the order of the map. */
-#define XX(name, message)                                                                          \
-    enum { ARN_##name = -(ARN__STATUS_INDEX_##name - ARN__STATUS_BASE) };
+#define XX(name, message) enum { ARN_##name = -(ARN__STATUS_INDEX_##name - ARN__STATUS_BASE) };
 ARN_STATUS_MAP(XX)
 #undef XX
 

@@ -12,16 +12,17 @@
 
 typedef enum arn_kind {
     ARN_NIL = 0,
-    ARN_BOOL,   /* integer: 0 or 1 */
-    ARN_INT,    /* integer */
-    ARN_DOUBLE, /* number */
-    ARN_BYTES,  /* bytes[0..len), NUL behind it */
-    ARN_TEXT,   /* the same, known to be UTF-8 */
-    ARN_ARRAY,  /* items[0..len) */
-    ARN_MAP,    /* items[0..2 * len): key, value, key, value ... */
-    ARN_SET,    /* items[0..len) */
-    ARN_PUSH,   /* items[0..len), not the reply to any request */
-    ARN_ERROR,  /* bytes: the peer's error text */
+    ARN_BOOL,          /* integer: 0 or 1 */
+    ARN_INT,           /* integer */
+    ARN_BIGINT,        /* bytes: the decimal digits, with '-', of one beyond int64_t */
+    ARN_DOUBLE,        /* number */
+    ARN_BYTES,         /* bytes[0..len), NUL behind it */
+    ARN_TEXT,          /* the same, known to be UTF-8 */
+    ARN_ARRAY,         /* items[0..len) */
+    ARN_MAP,           /* items[0..2 * len): key, value, key, value ... */
+    ARN_SET,           /* items[0..len) */
+    ARN_PUSH,          /* items[0..len), not the reply to any request */
+    ARN_ERROR,         /* bytes: the peer's error text */
     ARN_FLOAT32_ARRAY, /* floats[0..len) */
     ARN_FLOAT64_ARRAY  /* doubles[0..len) */
 } arn_kind;

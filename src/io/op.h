@@ -36,11 +36,11 @@ typedef enum arn_op_state {
 struct arn_op {
     arn_msg msg; /* its way to the io thread; msg.run starts the op */
     arn_msg cancel_msg;
-    arn_queue node;     /* io thread: the protocol's queues */
-    arn_op *next_done;  /* port: chain of finished ops */
-    arn_queue live;     /* caller: its list of ops under way, see src/py/loop_port.c */
-    arn_port *port;     /* referenced */
-    void *owner;        /* caller's; never touched by the io thread */
+    arn_queue node;                /* io thread: the protocol's queues */
+    arn_op *next_done;             /* port: chain of finished ops */
+    arn_queue live;                /* caller: its list of ops under way, see src/py/loop_port.c */
+    arn_port *port;                /* referenced */
+    void *owner;                   /* caller's; never touched by the io thread */
     void (*on_cancel)(arn_op *op); /* io thread; set by a protocol that must act at once */
     void (*destroy)(arn_op *op);   /* frees the memory; the arena is already gone */
     _Atomic uint32_t refs;

@@ -30,7 +30,7 @@ struct arn_runtime {
     arn_msg *head;
     arn_msg **tail;
     int sleeping;
-    int stopping; /* set by stop: submitters run their messages aborted */
+    int stopping;        /* set by stop: submitters run their messages aborted */
     _Atomic int senders; /* about to call uv_async_send: the loop must not be closed */
 
     /* Set by the thread when it has left its loop. */
@@ -46,8 +46,13 @@ struct arn_runtime {
 /* The process's runtime. `current_lock` orders start, stop and fork. */
 static pthread_mutex_t current_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(arn_runtime *) current;
+static _Atomic unsigned generation;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static _Atomic int tracked[TRACKED_MAX]; /* descriptor + 1, or 0 */
+
+/* Whose are the threads of libuv's pool, which look up names? */
+enum { POOL_UNUSED, POOL_OURS, POOL_OF_PARENT };
+static _Atomic int pool = POOL_UNUSED;
 
 static void run_deferred(arn_runtime *rt) {
     while (rt->deferred != NULL) {
@@ -66,7 +71,8 @@ static void run_messages(arn_msg *msg, int aborted) {
     }
 }
 
-/* Takes the whole queue. With may_sleep, an empty queue leaves `sleeping` set under the same lock. */
+/* Takes the whole queue. With may_sleep, an empty queue leaves `sleeping` set under the same lock.
+ */
 static arn_msg *take(arn_runtime *rt, int may_sleep) {
     arn_msg *msg;
 
@@ -124,6 +130,10 @@ int arn_runtime_on_io_thread(void) {
     return on_io_thread;
 }
 
+unsigned arn_runtime_generation(void) {
+    return atomic_load_explicit(&generation, memory_order_relaxed);
+}
+
 static void thread_main(void *arg) {
     arn_runtime *rt = arg;
     arn_queue *node;
@@ -168,16 +178,46 @@ static void after_fork_child(void) {
     /* The parent's thread does not exist here, and its memory may have been caught in mid-change:
      * forget it whole. Only the descriptors are put in order. */
     atomic_store(&current, NULL);
+    atomic_fetch_add(&generation, 1);
     for (i = 0; i < TRACKED_MAX; i++) {
         int fd = atomic_exchange(&tracked[i], 0) - 1;
         if (fd >= 0)
             close(fd);
     }
+    if (atomic_load(&pool) == POOL_OURS)
+        atomic_store(&pool, POOL_OF_PARENT);
     pthread_mutex_unlock(&current_lock);
 }
 
 static void install_fork_handlers(void) {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+void arn__runtime_will_use_pool(void) {
+    atomic_store(&pool, POOL_OURS);
+}
+
+static void do_nothing(uv_work_t *work) {
+    (void)work;
+}
+
+static void after_nothing(uv_work_t *work, int status) {
+    (void)work;
+    (void)status;
+}
+
+/* At its unloading libuv joins the threads of its pool, in a forked child too, where they do not
+ * exist: that crashes. It notices the fork only when the pool is next used, so use it. Runs before
+ * libuv's own destructor, because this object depends on libuv. */
+__attribute__((destructor)) static void revive_pool(void) {
+    uv_loop_t loop;
+    uv_work_t work;
+
+    if (atomic_load(&pool) != POOL_OF_PARENT || uv_loop_init(&loop) != 0)
+        return;
+    if (uv_queue_work(&loop, &work, do_nothing, after_nothing) == 0)
+        uv_run(&loop, UV_RUN_DEFAULT);
+    uv_loop_close(&loop);
 }
 
 void arn__runtime_track_fd(int fd) {

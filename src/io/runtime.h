@@ -34,6 +34,10 @@ arn_runtime *arn_runtime_current(void);
  * with aborted set, on the calling thread. */
 void arn_runtime_submit(arn_runtime *rt, arn_msg *first, arn_msg *last);
 
+/* Any thread. Another number in a forked child than in its parent: what was made under another one
+ * belongs to the parent and must be left alone, locks may be held there for ever. */
+unsigned arn_runtime_generation(void);
+
 /* Any thread: whether it is an io thread. */
 int arn_runtime_on_io_thread(void);
 
@@ -71,5 +75,8 @@ void arn__runtime_defer(arn_runtime *rt, arn_deferred *d);
  * would keep the connection alive when the parent closes it. */
 void arn__runtime_track_fd(int fd);
 void arn__runtime_untrack_fd(int fd);
+
+/* To be called before work is given to libuv's pool (name look-ups). */
+void arn__runtime_will_use_pool(void);
 
 #endif /* ARN_IO_RUNTIME_H */

@@ -453,6 +453,7 @@ static void start_tcp(arn_stream *s) {
     hints.ai_socktype = SOCK_STREAM;
     snprintf(service, sizeof(service), "%d", s->target->port);
     s->resolve_req.data = s;
+    arn__runtime_will_use_pool();
     r = uv_getaddrinfo(arn__runtime_loop(s->rt), &s->resolve_req, on_resolved, s->target->host,
                        service, &hints);
     if (r < 0) {

@@ -2,8 +2,8 @@
  *
  * io thread only. One stream is one connection: it is made by arn__stream_open(), reports to its
  * events, and is gone after arn__stream_close(). But for on_sent, events are never called from
- * within open, append, flush or close. Writing gathers: appended bytes go out at the next flush, in order, small ones
- * copied into one buffer, large ones referenced.
+ * within open, append, flush or close. Writing gathers: appended bytes go out at the next flush, in
+ * order, small ones copied into one buffer, large ones referenced.
  */
 #ifndef ARN_IO_STREAM_H
 #define ARN_IO_STREAM_H

@@ -58,8 +58,7 @@ static PyObject *from_text(const arn_py_codec *codec, const arn_value *value, in
         return PyBytes_FromStringAndSize(value->u.bytes, (Py_ssize_t)value->len);
     if (codec->is_utf8_strict)
         return PyUnicode_DecodeUTF8(value->u.bytes, (Py_ssize_t)value->len, NULL);
-    return PyUnicode_Decode(value->u.bytes, (Py_ssize_t)value->len, codec->encoding,
-                            codec->errors);
+    return PyUnicode_Decode(value->u.bytes, (Py_ssize_t)value->len, codec->encoding, codec->errors);
 }
 
 static PyObject *from_items(const arn_py_codec *codec, const arn_value *value, int decode) {
@@ -122,6 +121,7 @@ PyObject *arn_py_from_value(const arn_py_codec *codec, const arn_value *value, i
         return from_map(codec, value, decode);
     case ARN_ERROR:
         return arn_py_make_error(codec, "response", value->u.bytes, value->len);
+    case ARN_BIGINT:
     case ARN_FLOAT32_ARRAY:
     case ARN_FLOAT64_ARRAY:
         break;
@@ -228,8 +228,7 @@ int arn_py_args_int(arn_py_args *a, long long n) {
     }
     if (n < 0)
         text[len++] = '-';
-    len += arn_format_u64(text + len,
-                          n < 0 ? 0ull - (unsigned long long)n : (unsigned long long)n);
+    len += arn_format_u64(text + len, n < 0 ? 0ull - (unsigned long long)n : (unsigned long long)n);
     return add(a, text, len, NULL);
 }
 
@@ -238,7 +237,8 @@ static int add_text(arn_py_args *a, PyObject *text) {
     Py_ssize_t len;
 
     /* Asking a long non-ASCII string for its UTF-8 would leave a second copy inside it. */
-    if (a->codec->is_utf8_strict && (PyUnicode_IS_ASCII(text) || PyUnicode_GET_LENGTH(text) < 512)) {
+    if (a->codec->is_utf8_strict &&
+        (PyUnicode_IS_ASCII(text) || PyUnicode_GET_LENGTH(text) < 512)) {
         data = PyUnicode_AsUTF8AndSize(text, &len);
         return data == NULL ? -1 : add(a, data, (size_t)len, text);
     }

@@ -19,8 +19,8 @@ typedef struct commands {
 
 /* ---- the way to the next class ---- */
 
-static PyObject *super_call(commands *self, PyObject *name, PyObject *const *args,
-                            Py_ssize_t nargs, PyObject *kwnames) {
+static PyObject *super_call(commands *self, PyObject *name, PyObject *const *args, Py_ssize_t nargs,
+                            PyObject *kwnames) {
     PyObject *proxy = PyObject_CallFunctionObjArgs(
         (PyObject *)&PySuper_Type, (PyObject *)self->st->commands_type, (PyObject *)self, NULL);
     PyObject *method = proxy == NULL ? NULL : PyObject_GetAttr(proxy, name);
@@ -125,7 +125,8 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(unlink, "UNLINK", 0, -1, 0, RAW, NULL, "*names")                                            \
     XX(exists, "EXISTS", 0, -1, 0, RAW, NULL, "*names")                                            \
     XX(touch, "TOUCH", 0, -1, 0, RAW, NULL, "*args")                                               \
-    XX(expire, "EXPIRE", 2, 2, 2, BOOL, NULL, "name, time, nx=False, xx=False, gt=False, lt=False") \
+    XX(expire, "EXPIRE", 2, 2, 2, BOOL, NULL,                                                      \
+       "name, time, nx=False, xx=False, gt=False, lt=False")                                       \
     XX(pexpire, "PEXPIRE", 2, 2, 2, BOOL, NULL,                                                    \
        "name, time, nx=False, xx=False, gt=False, lt=False")                                       \
     XX(expireat, "EXPIREAT", 2, 2, 2, BOOL, NULL,                                                  \
@@ -138,7 +139,7 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(type, "TYPE", 1, 1, 0, RAW, NULL, "name")                                                   \
     XX(rename, "RENAME", 2, 2, 0, OK, NULL, "src, dst")                                            \
     XX(renamenx, "RENAMENX", 2, 2, 0, BOOL, NULL, "src, dst")                                      \
-    XX(echo, "ECHO", 1, 1, 0, RAW, NULL, "value, **kwargs")                                                  \
+    XX(echo, "ECHO", 1, 1, 0, RAW, NULL, "value, **kwargs")                                        \
     XX(hget, "HGET", 2, 2, 0, RAW, NULL, "name, key")                                              \
     XX(hgetall, "HGETALL", 1, 1, 0, DICT, NULL, "name")                                            \
     XX(hdel, "HDEL", 1, -1, 0, RAW, NULL, "name, *keys")                                           \
@@ -148,7 +149,7 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(hkeys, "HKEYS", 1, 1, 0, RAW, NULL, "name")                                                 \
     XX(hlen, "HLEN", 1, 1, 0, RAW, NULL, "name")                                                   \
     XX(hvals, "HVALS", 1, 1, 0, RAW, NULL, "name")                                                 \
-    XX(hsetnx, "HSETNX", 3, 3, 0, RAW,  NULL, "name, key, value")                                  \
+    XX(hsetnx, "HSETNX", 3, 3, 0, RAW, NULL, "name, key, value")                                   \
     XX(hstrlen, "HSTRLEN", 2, 2, 0, RAW, NULL, "name, key")                                        \
     XX(lpush, "LPUSH", 1, -1, 0, RAW, NULL, "name, *values")                                       \
     XX(rpush, "RPUSH", 1, -1, 0, RAW, NULL, "name, *values")                                       \
@@ -179,14 +180,14 @@ static PyObject *simple(PyObject *op, const simple_spec *spec, PyObject *const *
     XX(zrem, "ZREM", 1, -1, 0, RAW, NULL, "name, *values")                                         \
     XX(zrangebyscore, "ZRANGEBYSCORE", 3, 3, 0, RAW, NULL,                                         \
        "name, min, max, start=None, num=None, withscores=False, score_cast_func=float")            \
-    XX(publish, "PUBLISH", 2, 2, 0, RAW, NULL, "channel, message, **kwargs")                                 \
+    XX(publish, "PUBLISH", 2, 2, 0, RAW, NULL, "channel, message, **kwargs")                       \
     XX(ping, "PING", 0, 0, 0, PONG, NULL, "**kwargs")
 
 #define DEFINE_SIMPLE(method, command, min, max, ints, kind, extra, signature)                     \
     static PyObject *command_##method(PyObject *self, PyObject *const *args, Py_ssize_t nargs,     \
                                       PyObject *kwnames) {                                         \
-        static const simple_spec spec = {                                                          \
-            #method, command, sizeof(command) - 1, min, max, ints, ARN_PY_REPLY_##kind, extra};    \
+        static const simple_spec spec = {#method, command, sizeof(command) - 1, min,               \
+                                         max,     ints,    ARN_PY_REPLY_##kind, extra};            \
         return simple(self, &spec, args, nargs, kwnames);                                          \
     }
 SIMPLE_COMMANDS(DEFINE_SIMPLE)
@@ -377,8 +378,8 @@ static PyObject *command_hmget(PyObject *op, PyObject *const *args, Py_ssize_t n
 }
 
 /* zrange and zrevrange by index, with scores or without. */
-static PyObject *range(PyObject *op, const char *method, const char *command,
-                       PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+static PyObject *range(PyObject *op, const char *method, const char *command, PyObject *const *args,
+                       Py_ssize_t nargs, PyObject *kwnames) {
     commands *self = (commands *)op;
     int plain = is_native(self) && nargs == 3;
     int scores = 0;
@@ -441,20 +442,24 @@ static int take_options(PyObject *const *values, PyObject *kwnames, PyObject **o
     return 0;
 }
 
-/* Whether the known kind holds with these options; else Python's callback is asked. */
+/* Whether the known kind holds with these options; else Python's callback is asked. -1 with an
+ * exception set. */
 static int kind_with_options(int kind, PyObject *options) {
     PyObject *value;
+    int truth;
 
     if (options == NULL || kind == ARN_PY_REPLY_PYTHON || kind == ARN_PY_REPLY_RAW)
         return kind;
     if (kind == ARN_PY_REPLY_SET_COMMAND) {
         value = PyDict_GetItemString(options, "get");
-        return value != NULL && PyObject_IsTrue(value) == 1 ? ARN_PY_REPLY_RAW : kind;
+        truth = value == NULL ? 0 : PyObject_IsTrue(value);
+        return truth < 0 ? -1 : truth ? ARN_PY_REPLY_RAW : kind;
     }
     if (kind == ARN_PY_REPLY_SCORES) {
         value = PyDict_GetItemString(options, "withscores");
-        if (value == NULL || PyObject_IsTrue(value) == 0)
-            return ARN_PY_REPLY_RAW;
+        truth = value == NULL ? 0 : PyObject_IsTrue(value);
+        if (truth <= 0)
+            return truth < 0 ? -1 : ARN_PY_REPLY_RAW;
         value = PyDict_GetItemString(options, "score_cast_func");
         if (value == NULL || value == (PyObject *)&PyFloat_Type)
             return ARN_PY_REPLY_SCORE_PAIRS;
@@ -515,13 +520,14 @@ static PyObject *execute_command(PyObject *op, PyObject *const *args, Py_ssize_t
         return NULL;
     }
     arn_py_args_init(&a, &target.engine->codec);
-    r = arn_py_parse_command(self->st, &target.engine->codec, args, nargs, &a, &usage,
-                             &reply.kind);
+    r = arn_py_parse_command(self->st, &target.engine->codec, args, nargs, &a, &usage, &reply.kind);
     if (r == 0) {
         reply.kind = kind_with_options(reply.kind, options);
         if (reply.kind == ARN_PY_REPLY_SCORES)
             reply.kind = ARN_PY_REPLY_RAW;
-        if (reply.kind == ARN_PY_REPLY_PYTHON && find_callback(self, args[0], &callback) < 0)
+        if (reply.kind < 0)
+            r = -1;
+        else if (reply.kind == ARN_PY_REPLY_PYTHON && find_callback(self, args[0], &callback) < 0)
             r = -1;
         reply.callback = callback;
         reply.options = options;
@@ -619,9 +625,10 @@ static PyMethodDef command_methods[] = {
     {#method, FAST(command_##method), #method "($self, /, " signature ")\n--" SEE_REDIS_PY},
     SIMPLE_COMMANDS(LIST_SIMPLE)
 #undef LIST_SIMPLE
-    {"set", FAST(command_set),
-     "set($self, /, name, value, ex=None, px=None, nx=False, xx=False, keepttl=False, get=False, "
-     "exat=None, pxat=None)\n--" SEE_REDIS_PY},
+        {"set", FAST(command_set),
+         "set($self, /, name, value, ex=None, px=None, nx=False, xx=False, keepttl=False, "
+         "get=False, "
+         "exat=None, pxat=None)\n--" SEE_REDIS_PY},
     {"hset", FAST(command_hset),
      "hset($self, /, name, key=None, value=None, mapping=None, items=None)\n--" SEE_REDIS_PY},
     {"zadd", FAST(command_zadd),
@@ -648,7 +655,8 @@ static PyGetSetDef properties[] = {
 };
 
 static PyType_Slot command_slots[] = {
-    {Py_tp_doc, (void *)"The native commands of a Redis client; a base of arshai_native.redis.Redis."},
+    {Py_tp_doc,
+     (void *)"The native commands of a Redis client; a base of arshai_native.redis.Redis."},
     {Py_tp_new, new_commands},
     {Py_tp_dealloc, dealloc_commands},
     {Py_tp_traverse, traverse_commands},
@@ -661,8 +669,8 @@ static PyType_Slot command_slots[] = {
 static PyType_Spec command_spec = {
     .name = "arshai_native._core.RedisCommands",
     .basicsize = sizeof(commands),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = command_slots,
 };
 

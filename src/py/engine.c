@@ -101,12 +101,32 @@ static int set_database(arn_redis_config *c, PyObject *strings, PyObject *db) {
 static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
     arn_py_engine *self = (arn_py_engine *)op;
     arn_redis_config *c = &self->config;
-    static char *names[] = {"host", "port", "path", "db", "username", "password", "client_name",
-                            "lib_name", "lib_version", "socket_timeout", "socket_connect_timeout",
-                            "keepalive", "keepalive_idle", "keepalive_interval", "keepalive_count",
-                            "health_check_interval", "max_connections", "pool_timeout", "encoding",
-                            "encoding_errors", "decode_responses", "error_factory", "retry_policy",
-                            "large_bytes", "queue_bytes", NULL};
+    static char *names[] = {"host",
+                            "port",
+                            "path",
+                            "db",
+                            "username",
+                            "password",
+                            "client_name",
+                            "lib_name",
+                            "lib_version",
+                            "socket_timeout",
+                            "socket_connect_timeout",
+                            "keepalive",
+                            "keepalive_idle",
+                            "keepalive_interval",
+                            "keepalive_count",
+                            "health_check_interval",
+                            "max_connections",
+                            "pool_timeout",
+                            "encoding",
+                            "encoding_errors",
+                            "decode_responses",
+                            "error_factory",
+                            "retry_policy",
+                            "large_bytes",
+                            "queue_bytes",
+                            NULL};
     PyObject *host = NULL, *path = NULL, *db = NULL, *username = NULL, *password = NULL;
     PyObject *client_name = NULL, *lib_name = NULL, *lib_version = NULL;
     PyObject *timeout = NULL, *connect_timeout = NULL, *health = NULL, *pool_timeout = NULL;

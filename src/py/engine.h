@@ -19,7 +19,7 @@ typedef struct arn_py_engine {
     PyObject *strings;        /* tuple of bytes */
     PyObject *retry_policy;   /* callable or NULL */
     arn_py_codec codec;
-    PyObject *expresses; /* list of Express, one for each loop that had use for it; or NULL */
+    PyObject *expresses;      /* list of Express, one for each loop that had use for it; or NULL */
     unsigned long last_alone; /* port->submitted at the last lone request, and how many in a row */
     int alone;
     PyObject *weakrefs;
@@ -36,7 +36,7 @@ typedef struct arn_py_session {
 
 /* What a command is sent on: an engine's shared connections or a session's own. */
 typedef struct arn_py_target {
-    arn_py_engine *engine; /* borrowed */
+    arn_py_engine *engine;   /* borrowed */
     arn_py_session *session; /* borrowed, or NULL */
 } arn_py_target;
 

@@ -67,19 +67,22 @@ int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis
     return 1;
 }
 
-/* The connection's end: no reader, no descriptor, out of the engine's list. */
+/* The connection's end: no reader, no descriptor, out of the engine's list. An exception that is
+ * set stays set. */
 static void close_express(express *self) {
     arn_redis_express *e = self->e;
     arn_py_loop_port *port = self->port;
+    PyObject *error;
     Py_ssize_t i;
 
     if (e == NULL)
         return;
+    error = PyErr_Occurred() != NULL ? arn_py_take_error() : NULL;
     self->e = NULL;
     self->port = NULL;
     if (port->loop != NULL) {
-        PyObject *r = PyObject_CallMethod(port->loop, "remove_reader", "i",
-                                          arn_redis_express_fd(e));
+        PyObject *r =
+            PyObject_CallMethod(port->loop, "remove_reader", "i", arn_redis_express_fd(e));
         if (r == NULL)
             PyErr_Clear(); /* the loop is closed: nothing watches */
         Py_XDECREF(r);
@@ -93,20 +96,46 @@ static void close_express(express *self) {
             PyErr_Clear();
         break;
     }
+    if (error != NULL) {
+        arn_py_raise(error);
+        Py_DECREF(error);
+    }
+}
+
+/* The end without telling anybody: the op under way comes to nobody. */
+static void drop_express(express *self) {
+    arn_redis_op *op;
+
+    if (self->e == NULL)
+        return;
+    op = arn_redis_express_op(self->e);
+    arn_redis_express_fail(self->e, ARN_ECLOSED, NULL);
+    if (op != NULL) {
+        PyObject *owner = op->base.owner;
+        arn_queue_remove(&op->base.live);
+        op->base.owner = NULL;
+        if (owner != NULL)
+            ((arn_py_request *)owner)->op = NULL;
+        Py_XDECREF(owner);
+        arn_op_unref(&op->base);
+    }
+    close_express(self);
 }
 
 /* Ends the op under way with the status, and the connection. */
 static int fail_express(express *self, int status, const char *message) {
     arn_redis_op *op = arn_redis_express_op(self->e);
+    arn_py_loop_port *port = (arn_py_loop_port *)Py_NewRef((PyObject *)self->port);
     int r = 0;
 
     arn_redis_express_fail(self->e, status, message);
     if (op != NULL) {
-        arn_py_port_begin(self->port);
-        r = arn_py_port_complete(self->port, &op->base);
-        arn_py_port_end(self->port);
+        arn_py_port_begin(port);
+        r = arn_py_port_complete(port, &op->base);
+        arn_py_port_end(port);
     }
     close_express(self);
+    Py_DECREF(port);
     return r;
 }
 
@@ -119,7 +148,7 @@ static PyObject *readable_method(PyObject *object, PyObject *ignored) {
     int r = 0;
 
     (void)ignored;
-    if (self->e == NULL || port->rt != arn_runtime_current())
+    if (self->e == NULL || port->generation != arn_runtime_generation())
         Py_RETURN_NONE;
     Py_INCREF(self);
     op = arn_redis_express_op(self->e);
@@ -165,29 +194,27 @@ static PyObject *check_method(PyObject *object, PyObject *ignored) {
     Py_RETURN_NONE;
 }
 
-/* Those whose loop was closed are of no use to anybody. */
+/* Those whose loop was closed are of no use to anybody; as with the lanes, the tasks of a closed
+ * loop are not woken. What is_closed() and deallocations do may change the list: a copy is read. */
 static void drop_stale(arn_py_engine *engine) {
+    PyObject *copy = PyList_GetSlice(engine->expresses, 0, PyList_GET_SIZE(engine->expresses));
     Py_ssize_t i;
 
-    for (i = PyList_GET_SIZE(engine->expresses); i > 0; i--) {
-        express *other = (express *)PyList_GET_ITEM(engine->expresses, i - 1);
+    for (i = 0; copy != NULL && i < PyList_GET_SIZE(copy); i++) {
+        express *other = (express *)PyList_GET_ITEM(copy, i);
         PyObject *closed;
-        int stale;
 
         if (other->e == NULL || other->port->loop == NULL)
             continue;
         closed = PyObject_CallMethod(other->port->loop, "is_closed", NULL);
-        stale = closed == NULL ? 0 : PyObject_IsTrue(closed);
-        Py_XDECREF(closed);
-        if (stale < 0 || closed == NULL)
+        if (closed == NULL)
             PyErr_Clear();
-        else if (stale) {
-            Py_INCREF(other);
-            if (fail_express(other, ARN_ECLOSED, NULL) < 0)
-                PyErr_Clear();
-            Py_DECREF(other);
-        }
+        if (closed == Py_True)
+            drop_express(other);
+        Py_XDECREF(closed);
     }
+    Py_XDECREF(copy);
+    PyErr_Clear(); /* without the copy they stay a little longer */
 }
 
 int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
@@ -209,13 +236,17 @@ int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
         return -1;
     }
     drop_stale(engine);
+    if (engine->expresses == NULL) { /* the engine was disconnected meanwhile */
+        arn_redis_express_free(e);
+        Py_DECREF(self);
+        return 0;
+    }
     self->st = st;
     self->e = e;
     self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
     self->engine = engine;
     readable = PyObject_GetAttrString((PyObject *)self, "_readable");
-    r = readable == NULL ? NULL
-                         : PyObject_CallMethod(port->loop, "add_reader", "iO", fd, readable);
+    r = readable == NULL ? NULL : PyObject_CallMethod(port->loop, "add_reader", "iO", fd, readable);
     Py_XDECREF(readable);
     if (r == NULL || PyList_Append(engine->expresses, (PyObject *)self) < 0) {
         PyObject *error = arn_py_take_error();
@@ -242,7 +273,7 @@ void arn_py_express_shutdown(arn_py_engine *engine) {
     for (i = 0; i < PyList_GET_SIZE(list); i++) {
         express *self = (express *)PyList_GET_ITEM(list, i);
         self->engine = NULL;
-        if (self->e != NULL && self->port->rt == arn_runtime_current())
+        if (self->e != NULL && self->port->generation == arn_runtime_generation())
             arn_redis_express_shutdown(self->e);
     }
     Py_DECREF(list);
@@ -254,26 +285,9 @@ static int traverse_express(PyObject *object, visitproc visit, void *arg) {
     return 0;
 }
 
+/* The loop is gone, or nobody can reach it. */
 static int clear_express(PyObject *object) {
-    express *self = (express *)object;
-    arn_redis_op *op;
-
-    if (self->e == NULL)
-        return 0;
-    /* The loop is gone, or nobody can reach it: the op under way comes to nobody. */
-    op = arn_redis_express_op(self->e);
-    arn_redis_express_fail(self->e, ARN_ECLOSED, NULL);
-    if (op != NULL) {
-        PyObject *owner = op->base.owner;
-        arn_queue_remove(&op->base.live);
-        op->base.owner = NULL;
-        if (owner != NULL) {
-            ((arn_py_request *)owner)->op = NULL;
-            Py_DECREF(owner);
-        }
-        arn_op_unref(&op->base);
-    }
-    close_express(self);
+    drop_express((express *)object);
     return 0;
 }
 

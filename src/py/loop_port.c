@@ -18,10 +18,10 @@ static void flush_pending(arn_py_loop_port *self) {
     arn_runtime_submit(self->rt, first, last);
 }
 
-/* False in a forked child (the runtime is the parent's, and locks may be held for ever) and after
- * a shutdown: then the C side is left alone. */
+/* False in a forked child: the C side is then left alone. After a shutdown of the io thread in this
+ * process everything still works, and every op ends with ARN_ESHUTDOWN. */
 static int is_usable(const arn_py_loop_port *self) {
-    return arn_runtime_current() == self->rt;
+    return arn_runtime_generation() == self->generation;
 }
 
 int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
@@ -29,15 +29,18 @@ int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *
     PyObject *args[4] = {self->loop, callback, argument, context};
     PyObject *handle;
 
+    if (self->st == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
+        return -1;
+    }
     if (context != NULL)
         handle = PyObject_VectorcallMethod(self->st->str_call_soon, args,
                                            3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
                                            self->st->kwnames_context);
     else
-        handle = PyObject_VectorcallMethod(self->st->str_call_soon, args,
-                                           (argument != NULL ? 3 : 2) |
-                                               PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                           NULL);
+        handle = PyObject_VectorcallMethod(
+            self->st->str_call_soon, args,
+            (argument != NULL ? 3 : 2) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_XDECREF(handle);
     return handle == NULL ? -1 : 0;
 }
@@ -48,13 +51,33 @@ void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
     self->submitted++;
 }
 
+/* Python 3.11's get_running_loop() costs a system call, and most requests are made by tasks that
+ * a drain has just woken. asyncio keeps the running loop in an object of its own in the thread's
+ * dict, a new one whenever a loop starts or stops running: as long as it is the same, so is the
+ * loop. NULL, and no short cut, where there is none. */
+#if PY_VERSION_HEX < 0x030C0000
+static PyObject *running_note(const arn_py_state *st) {
+    PyObject *dict = PyThreadState_GetDict();
+
+    return dict == NULL || st == NULL ? NULL : PyDict_GetItem(dict, st->str_running_loop);
+}
+#else
+static PyObject *running_note(const arn_py_state *st) {
+    (void)st;
+    return NULL;
+}
+#endif
+
 void arn_py_port_begin(arn_py_loop_port *self) {
-    self->draining++;
+    if (self->draining++ > 0)
+        return;
     self->drainer = PyThread_get_thread_ident();
+    self->running = Py_XNewRef(running_note(self->st));
 }
 
 void arn_py_port_end(arn_py_loop_port *self) {
-    self->draining--;
+    if (--self->draining == 0)
+        Py_CLEAR(self->running);
     flush_pending(self);
 }
 
@@ -128,6 +151,8 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
         Py_RETURN_NONE;
     if (self->todo == NULL)
         self->todo = arn_port_take(self->port);
+    if (self->abandoned)
+        Py_RETURN_NONE;
     arn_py_port_begin(self);
     while (self->todo != NULL && !failed) {
         arn_op *done = self->todo;
@@ -209,7 +234,25 @@ static int traverse_port(PyObject *op, visitproc visit, void *arg) {
     return 0;
 }
 
+void arn_py_abandon_ports(arn_py_state *st) {
+    arn_py_loop_port *port;
+
+    for (port = st->ports; port != NULL; port = port->next)
+        port->abandoned = 1;
+}
+
+void arn_py_forget_ports(arn_py_state *st) {
+    while (st->ports != NULL) {
+        arn_py_loop_port *port = st->ports;
+        st->ports = port->next;
+        port->st = NULL;
+        port->next = port->prev = NULL;
+    }
+}
+
 static void unlink_port(arn_py_loop_port *self) {
+    if (self->st == NULL)
+        return;
     if (self->prev != NULL)
         self->prev->next = self->next;
     else if (self->st->ports == self)
@@ -226,6 +269,7 @@ static void dealloc_port(PyObject *op) {
     PyObject_GC_UnTrack(op);
     unlink_port(self);
     clear_port(op);
+    Py_CLEAR(self->running);
     type->tp_free(op);
     Py_DECREF(type);
 }
@@ -242,6 +286,7 @@ static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *
     arn_queue_init(&self->live);
     self->st = st;
     self->rt = rt;
+    self->generation = arn_runtime_generation();
     self->loop = Py_NewRef(loop);
     self->port = arn_port_new(ARN_PORT_FD, &status);
     if (self->port == NULL) {
@@ -277,11 +322,9 @@ arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt) {
     arn_py_loop_port *port;
     PyObject *loop;
 
-    /* Most requests are made by tasks that a drain has just woken: its loop is the running one.
-     * Python 3.11's get_running_loop() costs a system call. */
     port = st->ports;
-    if (port != NULL && port->draining && port->drainer == PyThread_get_thread_ident() &&
-        port->rt == rt)
+    if (port != NULL && port->draining && port->rt == rt && port->running != NULL &&
+        port->drainer == PyThread_get_thread_ident() && port->running == running_note(st))
         return port;
     if (arn_py_import_asyncio(st) < 0)
         return NULL;

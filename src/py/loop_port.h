@@ -14,15 +14,18 @@ typedef struct arn_py_loop_port {
     arn_runtime *rt;
     arn_port *port;
     PyObject *loop;
-    PyObject *flush; /* bound methods, made once */
-    arn_queue live;  /* ops submitted and not yet taken; op->owner is a Request, owned */
-    arn_msg *pending;      /* ops of this tick, not yet with the io thread */
+    PyObject *flush;  /* bound methods, made once */
+    arn_queue live;   /* ops submitted and not yet taken; op->owner is a Request, owned */
+    arn_msg *pending; /* ops of this tick, not yet with the io thread */
     arn_msg *pending_last;
     unsigned pending_count;
-    arn_op *todo;          /* taken, not yet completed */
+    arn_op *todo;        /* taken, not yet completed */
+    unsigned generation; /* of the process it was made in */
+    int abandoned;       /* the interpreter is ending: results come to nobody any more */
     int flush_scheduled;
     int draining; /* depth, on thread `drainer` */
     unsigned long drainer;
+    PyObject *running;       /* before 3.12, while draining: asyncio's note of the running loop */
     unsigned long submitted; /* ops so far */
     struct arn_py_loop_port *next, *prev; /* st->ports */
 } arn_py_loop_port;
@@ -44,7 +47,15 @@ void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner);
 void arn_py_port_begin(arn_py_loop_port *self);
 void arn_py_port_end(arn_py_loop_port *self);
 
-/* Hands a finished op to its owner and drops it. -1 with an exception that must end the callback. */
+/* The module's state is about to go: no port may look at it any more. */
+void arn_py_forget_ports(arn_py_state *st);
+
+/* The interpreter is ending: loops that still run, in daemon threads, are told nothing more. They
+ * would only log errors of commands that the end of the io thread has broken. */
+void arn_py_abandon_ports(arn_py_state *st);
+
+/* Hands a finished op to its owner and drops it. -1 with an exception that must end the callback.
+ */
 int arn_py_port_complete(arn_py_loop_port *self, arn_op *op);
 
 /* loop.call_soon(callback, argument, context=context); -1 with an exception set. */

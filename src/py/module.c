@@ -1,5 +1,6 @@
 #include "py/state.h"
 
+#include "py/loop_port.h"
 #include "py/replies.h"
 
 #include <stddef.h>
@@ -25,22 +26,29 @@ PyObject *arn_py_raise(PyObject *exception) {
     return NULL;
 }
 
-PyDoc_STRVAR(shutdown_doc, "_shutdown(timeout=2.0)\n--\n\n"
-                           "Stop the io thread. Commands under way fail. Called at exit; a later\n"
-                           "command starts a new thread.\n\n"
-                           "timeout: seconds to wait for the thread. Returns whether it ended.");
+PyDoc_STRVAR(shutdown_doc,
+             "_shutdown(timeout=2.0, at_exit=False)\n--\n\n"
+             "Stop the io thread. Commands under way fail, or with at_exit are never\n"
+             "heard of again. A later command starts a new thread.\n\n"
+             "timeout: seconds to wait for the thread. Returns whether it ended; in a\n"
+             "subinterpreter nothing is done.");
 
 static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
     double timeout = 2.0;
+    int at_exit = 0;
     int r;
 
-    (void)module;
-    if (!PyArg_ParseTuple(args, "|d:_shutdown", &timeout))
+    if (!PyArg_ParseTuple(args, "|dp:_shutdown", &timeout, &at_exit))
         return NULL;
     if (!(timeout >= 0 && timeout < 1e6)) {
         PyErr_SetString(PyExc_ValueError, "timeout must be a number of seconds >= 0");
         return NULL;
     }
+    /* The io thread is the process's, not a subinterpreter's that comes to its end. */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main())
+        Py_RETURN_FALSE;
+    if (at_exit)
+        arn_py_abandon_ports(arn_py_state_of(module));
     Py_BEGIN_ALLOW_THREADS
     r = arn_runtime_stop((int)(timeout * 1000));
     Py_END_ALLOW_THREADS
@@ -78,6 +86,7 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_response_callbacks), "response_callbacks"},
         {offsetof(arn_py_state, str_upper), "upper"},
         {offsetof(arn_py_state, str_split), "split"},
+        {offsetof(arn_py_state, str_running_loop), "__asyncio_running_event_loop__"},
     };
     size_t i;
 
@@ -136,6 +145,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
 static int clear_module(PyObject *module) {
     arn_py_state *st = arn_py_state_of(module);
 
+    arn_py_forget_ports(st);
     Py_CLEAR(st->request_type);
     Py_CLEAR(st->loop_port_type);
     Py_CLEAR(st->engine_type);
@@ -157,6 +167,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_response_callbacks);
     Py_CLEAR(st->str_upper);
     Py_CLEAR(st->str_split);
+    Py_CLEAR(st->str_running_loop);
     Py_CLEAR(st->kwnames_context);
     return 0;
 }
@@ -174,14 +185,10 @@ PyDoc_STRVAR(module_doc, "The native engine of arshai_native. Its classes are ma
                          "package's Python modules.");
 
 struct PyModuleDef arn_py_module = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "arshai_native._core",
-    .m_doc = module_doc,
-    .m_size = sizeof(arn_py_state),
-    .m_methods = methods,
-    .m_slots = slots,
-    .m_traverse = traverse_module,
-    .m_clear = clear_module,
+    PyModuleDef_HEAD_INIT,         .m_name = "arshai_native._core",
+    .m_doc = module_doc,           .m_size = sizeof(arn_py_state),
+    .m_methods = methods,          .m_slots = slots,
+    .m_traverse = traverse_module, .m_clear = clear_module,
     .m_free = free_module,
 };
 

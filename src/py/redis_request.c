@@ -31,7 +31,10 @@ int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target) 
     if (Py_IS_TYPE(object, st->engine_type)) {
         target->engine = (arn_py_engine *)object;
         target->session = NULL;
-        return 0;
+        if (target->engine->strings != NULL)
+            return 0;
+        PyErr_SetString(PyExc_RuntimeError, "RedisEngine.__init__ was not called");
+        return -1;
     }
     if (Py_IS_TYPE(object, st->session_type)) {
         target->session = (arn_py_session *)object;
@@ -485,6 +488,7 @@ static int wait_for_op(arn_op *op, arn_runtime *rt) {
         arn_op_cancel(rt, op);
     arn_port_close(port);
     arn_port_unref(port);
+    arn_py_release_pending(); /* there may be no event loop to do it */
     if (done == NULL) {
         arn_op_unref(op);
         return -1;
@@ -590,6 +594,14 @@ static arn_py_usage resolve_usage(arn_py_usage usage, const arn_py_args *args) {
     return ARN_PY_USE_SHARED;
 }
 
+static long first_word_spec(arn_py_state *st, const arn_slice *word) {
+    PyObject *name = PyBytes_FromStringAndSize(word->data, (Py_ssize_t)word->len);
+    long spec = name == NULL ? -1 : arn_py_spec_of(st, name);
+
+    Py_XDECREF(name);
+    return spec;
+}
+
 int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *const *args,
                          Py_ssize_t nargs, arn_py_args *out, arn_py_usage *usage, int *kind) {
     Py_ssize_t i;
@@ -607,15 +619,26 @@ int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *
     *usage = ARN_PY_SPEC_USAGE(spec);
     if (arn_py_args_name(out, args[0]) < 0)
         return 1;
+    if (spec == 0 && out->count > 1) {
+        /* "BLPOP list 0" in one string: the first word says what it does to the connection. */
+        spec = first_word_spec(st, &out->slices[0]);
+        if (spec < 0)
+            return -1;
+        *usage = ARN_PY_SPEC_USAGE(spec);
+    }
     for (i = 1; i < nargs; i++)
         if (arn_py_args_object(out, args[i]) < 0)
             return 1;
     *usage = resolve_usage(*usage, out);
     if (*usage == ARN_PY_USE_NONE) {
-        PyErr_Format(PyExc_NotImplementedError,
-                     "%.*s turns the connection into a stream of messages and cannot be sent as a "
-                     "command: use pubsub() or monitor()",
-                     (int)out->slices[0].len, out->slices[0].data);
+        PyObject *word =
+            PyUnicode_DecodeLatin1(out->slices[0].data, (Py_ssize_t)out->slices[0].len, NULL);
+        if (word != NULL)
+            PyErr_Format(PyExc_NotImplementedError,
+                         "%U turns the connection into a stream of messages and cannot be sent as "
+                         "a command: use pubsub() or monitor()",
+                         word);
+        Py_XDECREF(word);
         return 1;
     }
     return 0;

@@ -15,19 +15,19 @@ typedef enum arn_py_reply_kind {
     ARN_PY_REPLY_SET, /* the Python type */
     ARN_PY_REPLY_DICT,
     ARN_PY_REPLY_TUPLE_OR_NONE,
-    ARN_PY_REPLY_SET_COMMAND,     /* SET: None or whether it said OK */
+    ARN_PY_REPLY_SET_COMMAND, /* SET: None or whether it said OK */
     ARN_PY_REPLY_PONG,
-    ARN_PY_REPLY_SCORES,          /* raw unless options say withscores */
-    ARN_PY_REPLY_SCORE_PAIRS,     /* [(member, float), ...] */
-    ARN_PY_REPLY_PIPELINE         /* list of raw replies, errors as instances */
+    ARN_PY_REPLY_SCORES,      /* raw unless options say withscores */
+    ARN_PY_REPLY_SCORE_PAIRS, /* [(member, float), ...] */
+    ARN_PY_REPLY_PIPELINE     /* list of raw replies, errors as instances */
 } arn_py_reply_kind;
 
 typedef enum arn_py_usage {
     ARN_PY_USE_SHARED,
-    ARN_PY_USE_EXCLUSIVE, /* blocks */
-    ARN_PY_USE_DISCARD,   /* changes the connection's state */
-    ARN_PY_USE_NONE,      /* turns the connection into something else: not this way */
-    ARN_PY_USE_IF_BLOCK,  /* exclusive when there is a BLOCK argument */
+    ARN_PY_USE_EXCLUSIVE,    /* blocks */
+    ARN_PY_USE_DISCARD,      /* changes the connection's state */
+    ARN_PY_USE_NONE,         /* turns the connection into something else: not this way */
+    ARN_PY_USE_IF_BLOCK,     /* exclusive when there is a BLOCK argument */
     ARN_PY_USE_BY_SUBCOMMAND /* CLIENT ...: see the next word */
 } arn_py_usage;
 

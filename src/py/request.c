@@ -36,13 +36,13 @@ static int run_callback(arn_py_request *self, PyObject *callback, PyObject *cont
         return 0;
 
     if (PyErr_GivenExceptionMatches(error, PyExc_Exception)) {
-        PyObject *info = Py_BuildValue("{s:s,s:O,s:O}", "message",
-                                       "Exception in a callback of a native request", "exception",
-                                       error, "future", (PyObject *)self);
-        PyObject *r = info == NULL ? NULL
-                                   : PyObject_CallMethodOneArg(
-                                         self->port->loop, self->st->str_call_exception_handler,
-                                         info);
+        PyObject *info =
+            Py_BuildValue("{s:s,s:O,s:O}", "message", "Exception in a callback of a native request",
+                          "exception", error, "future", (PyObject *)self);
+        PyObject *r = info == NULL
+                          ? NULL
+                          : PyObject_CallMethodOneArg(self->port->loop,
+                                                      self->st->str_call_exception_handler, info);
         if (r == NULL)
             PyErr_WriteUnraisable(callback);
         Py_XDECREF(r);
@@ -65,6 +65,7 @@ static int notify(arn_py_request *self, int direct) {
     int r = 0;
 
     self->callback = self->context = self->more = NULL;
+    self->watched = more != NULL;
     if (callback != NULL) {
         if (direct)
             r = run_callback(self, callback, context);
@@ -176,6 +177,12 @@ int arn_py_request_complete(arn_py_request *self, arn_op *op) {
     if (self->state != ARN_PY_WAITING)
         return 0;
     result = self->cls->convert(self, op, &again);
+    if (self->state != ARN_PY_WAITING) {
+        /* The conversion ran Python code, which cancelled it; whoever waits knows already. */
+        Py_XDECREF(result);
+        PyErr_Clear();
+        return 0;
+    }
     if (result != NULL && again >= 0) {
         Py_DECREF(result);
         if ((again > 0 ? schedule_again(self, again) : submit(self)) == 0)
@@ -240,11 +247,13 @@ static PySendResult send_slot(PyObject *op, PyObject *argument, PyObject **resul
         self->state = ARN_PY_CLOSED;
         if (self->error != NULL) {
             arn_py_raise(self->error);
-            Py_CLEAR(self->error);
+            if (!self->watched)
+                Py_CLEAR(self->error);
             return PYGEN_ERROR;
         }
-        *result = self->result;
-        self->result = NULL;
+        *result = Py_NewRef(self->result);
+        if (!self->watched)
+            Py_CLEAR(self->result);
         return PYGEN_RETURN;
     case ARN_PY_CANCELLED:
         self->state = ARN_PY_CLOSED;
@@ -387,6 +396,7 @@ static PyObject *add_done_callback(PyObject *op, PyObject *const *args, Py_ssize
 
 static PyObject *remove_done_callback(PyObject *op, PyObject *fn) {
     arn_py_request *self = (arn_py_request *)op;
+    PyObject *more;
     Py_ssize_t removed = 0;
     Py_ssize_t i;
 
@@ -400,13 +410,22 @@ static PyObject *remove_done_callback(PyObject *op, PyObject *fn) {
             removed++;
         }
     }
-    for (i = self->more == NULL ? 0 : PyList_GET_SIZE(self->more); i > 0; i--) {
-        PyObject *pair = PyList_GET_ITEM(self->more, i - 1);
-        int equal = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), fn, Py_EQ);
-        if (equal < 0 || (equal && PySequence_DelItem(self->more, i - 1) < 0))
+    more = Py_XNewRef(self->more); /* a comparison may run any code */
+    for (i = more == NULL ? 0 : PyList_GET_SIZE(more); i > 0; i--) {
+        PyObject *pair =
+            i <= PyList_GET_SIZE(more) ? Py_NewRef(PyList_GET_ITEM(more, i - 1)) : NULL;
+        int equal =
+            pair == NULL ? 0 : PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), fn, Py_EQ);
+        if (equal > 0 && (i > PyList_GET_SIZE(more) || PySequence_DelItem(more, i - 1) < 0))
+            equal = PyErr_Occurred() != NULL ? -1 : 0;
+        Py_XDECREF(pair);
+        if (equal < 0) {
+            Py_DECREF(more);
             return NULL;
+        }
         removed += equal;
     }
+    Py_XDECREF(more);
     return PyLong_FromSsize_t(removed);
 }
 
@@ -439,13 +458,18 @@ static PyObject *not_done(arn_py_request *self, const char *message) {
     return NULL;
 }
 
+static int has_outcome(const arn_py_request *self) {
+    return self->state == ARN_PY_DONE ||
+           (self->state == ARN_PY_CLOSED && (self->result != NULL || self->error != NULL));
+}
+
 static PyObject *result_method(PyObject *op, PyObject *ignored) {
     arn_py_request *self = (arn_py_request *)op;
 
     (void)ignored;
     if (self->state == ARN_PY_CANCELLED)
         return raise_cancelled(self);
-    if (self->state != ARN_PY_DONE)
+    if (!has_outcome(self))
         return not_done(self, "Result is not set.");
     if (self->error != NULL)
         return arn_py_raise(self->error);
@@ -458,7 +482,7 @@ static PyObject *exception_method(PyObject *op, PyObject *ignored) {
     (void)ignored;
     if (self->state == ARN_PY_CANCELLED)
         return raise_cancelled(self);
-    if (self->state != ARN_PY_DONE)
+    if (!has_outcome(self))
         return not_done(self, "Exception is not set.");
     return Py_NewRef(self->error != NULL ? self->error : Py_None);
 }
@@ -634,18 +658,12 @@ static PyMemberDef request_members[] = {
 };
 
 static PyType_Slot request_slots[] = {
-    {Py_tp_dealloc, dealloc_slot},
-    {Py_tp_finalize, finalize_slot},
-    {Py_tp_traverse, traverse_slot},
-    {Py_tp_clear, clear_slot},
-    {Py_tp_repr, repr_slot},
-    {Py_tp_iternext, iternext_slot},
-    {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, send_slot},
-    {Py_tp_methods, request_methods},
-    {Py_tp_getset, request_getset},
-    {Py_tp_members, request_members},
-    {0, NULL},
+    {Py_tp_dealloc, dealloc_slot},    {Py_tp_finalize, finalize_slot},
+    {Py_tp_traverse, traverse_slot},  {Py_tp_clear, clear_slot},
+    {Py_tp_repr, repr_slot},          {Py_tp_iternext, iternext_slot},
+    {Py_am_await, PyObject_SelfIter}, {Py_am_send, send_slot},
+    {Py_tp_methods, request_methods}, {Py_tp_getset, request_getset},
+    {Py_tp_members, request_members}, {0, NULL},
 };
 
 static PyType_Spec request_spec = {

@@ -30,11 +30,11 @@ typedef struct arn_py_request_class {
 } arn_py_request_class;
 
 typedef enum arn_py_request_state {
-    ARN_PY_NEW,       /* not awaited */
-    ARN_PY_WAITING,   /* its op is under way, or a later attempt is scheduled */
-    ARN_PY_DONE,      /* result or error is there, not yet delivered */
+    ARN_PY_NEW,     /* not awaited */
+    ARN_PY_WAITING, /* its op is under way, or a later attempt is scheduled */
+    ARN_PY_DONE,    /* result or error is there, not yet delivered */
     ARN_PY_CANCELLED,
-    ARN_PY_CLOSED     /* delivered, closed or thrown into */
+    ARN_PY_CLOSED /* delivered, closed or thrown into */
 } arn_py_request_state;
 
 struct arn_py_request {
@@ -53,9 +53,10 @@ struct arn_py_request {
     PyObject *weakrefs;
     arn_py_request_state state;
     int blocking; /* asyncio's _asyncio_future_blocking */
+    int watched;  /* has callbacks beside the task's: the result stays for them */
     /* The client's own: */
-    PyObject *client;   /* engine or session; owned */
-    PyObject *args;     /* argument tuple of a command that is packed later; owned */
+    PyObject *client;         /* engine or session; owned */
+    PyObject *args;           /* argument tuple of a command that is packed later; owned */
     PyObject *reply_callback; /* applied to the converted reply; owned */
     PyObject *reply_options;  /* its keyword arguments; owned */
     int reply_kind;
@@ -67,7 +68,8 @@ struct arn_py_request {
 
 arn_py_request *arn_py_request_new(arn_py_state *st, const arn_py_request_class *cls);
 
-/* Starts a request that nobody awaits, for the sake of its convert(). 0, or -1 with an exception. */
+/* Starts a request that nobody awaits, for the sake of its convert(). 0, or -1 with an exception.
+ */
 int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port);
 
 /* Called by the port's drain. -1 with an exception that must end the drain. */

@@ -29,7 +29,7 @@ typedef struct arn_py_state {
     /* Interned names. */
     PyObject *str_add_reader, *str_call_soon, *str_call_later, *str_context, *str_remove_reader;
     PyObject *str_call_exception_handler, *str_execute_command, *str_execute_python;
-    PyObject *str_response_callbacks, *str_upper, *str_split;
+    PyObject *str_response_callbacks, *str_upper, *str_split, *str_running_loop;
     PyObject *kwnames_context; /* ("context",) */
 
     /* Every live LoopPort, most recently used first; borrowed, each removes itself. */

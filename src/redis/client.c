@@ -23,29 +23,6 @@ static uint64_t now_of(const arn_redis_client *client) {
     return uv_now(arn__runtime_loop(client->rt));
 }
 
-/* ---- timers ---- */
-
-static void on_timer_closed(uv_handle_t *handle) {
-    arn_free(handle);
-}
-
-uv_timer_t *arn__redis_timer_new(arn_runtime *rt, void *data) {
-    uv_timer_t *timer = arn_malloc(sizeof(*timer));
-
-    if (timer == NULL)
-        return NULL;
-    uv_timer_init(arn__runtime_loop(rt), timer);
-    timer->data = data;
-    return timer;
-}
-
-void arn__redis_timer_free(uv_timer_t *timer) {
-    if (timer == NULL)
-        return;
-    uv_timer_stop(timer);
-    uv_close((uv_handle_t *)timer, on_timer_closed);
-}
-
 /* ---- large keys ---- */
 
 uint32_t arn_redis_key_hash(const char *key, size_t len) {
@@ -164,7 +141,7 @@ int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late) {
     if (late) {
         slot = &discarded; /* the caller may be reading the op: only its arena is still ours */
     } else if (op->replies > 1) {
-        if (op->got == 0) {
+        if (slot->kind != ARN_ARRAY) { /* the first look, not the first reply: it may be long */
             slot->u.items = arn_arena_alloc(&op->base.arena, op->replies * sizeof(arn_value));
             if (slot->u.items == NULL)
                 return ARN_ENOMEM;
@@ -450,8 +427,7 @@ static void start_op(arn_redis_op *op) {
         arn__redis_conn_submit(conn, op);
         return;
     }
-    arn__redis_op_finish(op, status,
-                         status == ARN_ECONN ? "Connection closed by server." : NULL);
+    arn__redis_op_finish(op, status, status == ARN_ECONN ? "Connection closed by server." : NULL);
     arn_op_unref(&op->base);
 }
 
@@ -568,7 +544,7 @@ static void unregister(arn_redis_client *client) {
         return;
     client->registered = 0;
     arn__runtime_remove_stopper(&client->stopper);
-    arn__redis_timer_free(client->waiting_timer);
+    arn__timer_free(client->waiting_timer);
     client->waiting_timer = NULL;
     arn_redis_client_unref(client);
 }
@@ -585,7 +561,7 @@ static void on_stop(arn_stopper *stopper) {
 static int prepare(arn_redis_client *client) {
     if (client->registered)
         return ARN_OK;
-    client->waiting_timer = arn__redis_timer_new(client->rt, client);
+    client->waiting_timer = arn__timer_new(client->rt, client);
     if (client->waiting_timer == NULL)
         return ARN_ENOMEM;
     client->registered = 1;
@@ -712,10 +688,9 @@ arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *
         snprintf(client->label, label_size, "%s:%d", c->host, c->port);
     else
         snprintf(client->label, label_size, "%s", c->path);
-    client->target = (arn_stream_target){c->host,           c->port,
-                                         c->path,           c->keepalive,
-                                         c->keepalive_idle, c->keepalive_interval,
-                                         c->keepalive_count};
+    client->target = (arn_stream_target){
+        c->host,           c->port, c->path, c->keepalive, c->keepalive_idle, c->keepalive_interval,
+        c->keepalive_count};
     client->rt = rt;
     atomic_init(&client->refs, 1);
     client->stopper.stop = on_stop;

@@ -29,12 +29,12 @@ typedef struct arn_redis_config {
     const char *host; /* NULL: path */
     const char *path;
     int port;
-    const char *username;    /* may be NULL */
-    const char *password;    /* may be NULL */
-    const char *database;    /* decimal number; NULL: not selected */
-    const char *client_name; /* may be NULL */
-    const char *lib_name;    /* may be NULL */
-    const char *lib_version; /* may be NULL */
+    const char *username;        /* may be NULL */
+    const char *password;        /* may be NULL */
+    const char *database;        /* decimal number; NULL: not selected */
+    const char *client_name;     /* may be NULL */
+    const char *lib_name;        /* may be NULL */
+    const char *lib_version;     /* may be NULL */
     uint64_t timeout_ms;         /* from start to reply of each op */
     uint64_t connect_timeout_ms; /* until a connection is set up */
     uint64_t pool_timeout_ms;    /* for a dedicated connection to become free */
@@ -62,9 +62,9 @@ struct arn_redis_op {
     arn_redis_client *client;   /* referenced */
     arn_redis_session *session; /* referenced; LEASE and SESSION only */
     arn_redis_route route;
-    uint32_t key_hash; /* of the first key, 0: none */
-    uint32_t replies;  /* expected: 1, or the commands of a pipeline */
-    uint32_t got;      /* io thread */
+    uint32_t key_hash;           /* of the first key, 0: none */
+    uint32_t replies;            /* expected: 1, or the commands of a pipeline */
+    uint32_t got;                /* io thread */
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
     int express; /* under way on an express connection: the io thread does not know it */
     int queued_bytes_counted;

@@ -64,7 +64,7 @@ static void close_stream(arn_redis_conn *conn) {
 
 static void conn_free(arn_redis_conn *conn) {
     arn_queue_remove(&conn->dirty);
-    arn__redis_timer_free(conn->timer);
+    arn__timer_free(conn->timer);
     arn_free(conn);
 }
 
@@ -132,7 +132,8 @@ static void describe(const arn_redis_conn *conn, int uv_error, char *out, size_t
     else if (uv_error == UV_EAI_AGAIN)
         code = -3;
     if (conn->was_ready)
-        snprintf(out, size, "Error %d while talking to %s. %s.", code, label, uv_strerror(uv_error));
+        snprintf(out, size, "Error %d while talking to %s. %s.", code, label,
+                 uv_strerror(uv_error));
     else
         snprintf(out, size, "Error %d connecting to %s. %s.", code, label, uv_strerror(uv_error));
 }
@@ -552,7 +553,7 @@ arn_redis_conn *arn__redis_conn_new(arn_redis_client *client, arn_redis_role rol
 
     if (conn == NULL)
         return NULL;
-    conn->timer = arn__redis_timer_new(client->rt, conn);
+    conn->timer = arn__timer_new(client->rt, conn);
     if (conn->timer == NULL) {
         arn_free(conn);
         return NULL;

@@ -11,6 +11,7 @@
 #define ARN_REDIS_CONN_H
 
 #include "io/stream.h"
+#include "io/timer.h"
 #include "redis/client.h"
 #include "redis/reader.h"
 
@@ -44,19 +45,19 @@ typedef struct arn_redis_conn {
     uv_timer_t *timer; /* its own allocation: libuv closes it later than the conn ends */
     arn_queue queued;
     arn_queue sent;
-    size_t unsent;         /* bytes appended to the stream and not yet with the kernel */
-    uint64_t connect_by;   /* loop time; 0: no limit */
-    uint64_t last_read;    /* loop time */
-    uint64_t bytes_in;     /* of this stream */
-    uint64_t bytes_used;   /* of them, up to the end of the last reply */
-    uint32_t setup_got;    /* replies of the handshake read */
+    size_t unsent;       /* bytes appended to the stream and not yet with the kernel */
+    uint64_t connect_by; /* loop time; 0: no limit */
+    uint64_t last_read;  /* loop time */
+    uint64_t bytes_in;   /* of this stream */
+    uint64_t bytes_used; /* of them, up to the end of the last reply */
+    uint32_t setup_got;  /* replies of the handshake read */
     uint32_t setup_expect;
-    unsigned in_data;      /* depth of on_data: the conn must not be freed under it */
-    unsigned doomed;       /* to be freed when on_data returns */
-    unsigned was_ready;    /* this stream has been READY */
-    unsigned discard;      /* close instead of reuse */
+    unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
+    unsigned doomed;            /* to be freed when on_data returns */
+    unsigned was_ready;         /* this stream has been READY */
+    unsigned discard;           /* close instead of reuse */
     arn_redis_session *session; /* that leases it; not referenced */
-    arn_arena scratch;     /* replies that no op asked for */
+    arn_arena scratch;          /* replies that no op asked for */
 } arn_redis_conn;
 
 struct arn_redis_session {
@@ -96,7 +97,7 @@ struct arn_redis_client {
     arn_queue busy;    /* dedicated, in use or connecting */
     arn_queue waiting; /* ops for a dedicated connection */
     uv_timer_t *waiting_timer;
-    arn_queue gates;   /* GATE ops */
+    arn_queue gates; /* GATE ops */
     uint32_t large_keys[256];
 };
 
@@ -126,15 +127,11 @@ int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value
 int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late);
 void arn__redis_op_finish(arn_redis_op *op, int status, const char *message);
 void arn__redis_client_pump_later(arn_redis_conn *conn); /* at the end of this turn */
-void arn__redis_client_ready(arn_redis_conn *conn);  /* set up: failures are forgotten */
-void arn__redis_client_unused(arn_redis_conn *conn); /* dedicated and nothing under way */
-void arn__redis_client_lost(arn_redis_conn *conn);   /* about to be freed: forget it */
-void arn__redis_client_retire(arn_redis_conn *conn); /* lane with a late reply: replace it */
+void arn__redis_client_ready(arn_redis_conn *conn);      /* set up: failures are forgotten */
+void arn__redis_client_unused(arn_redis_conn *conn);     /* dedicated and nothing under way */
+void arn__redis_client_lost(arn_redis_conn *conn);       /* about to be freed: forget it */
+void arn__redis_client_retire(arn_redis_conn *conn);     /* lane with a late reply: replace it */
 /* After a reply of so many bytes: remembers large keys. */
 void arn__redis_client_note_size(arn_redis_op *op, size_t size);
-
-/* A timer on the loop with its own memory, so that its owner can go at once. NULL: no memory. */
-uv_timer_t *arn__redis_timer_new(arn_runtime *rt, void *data);
-void arn__redis_timer_free(uv_timer_t *timer);
 
 #endif /* ARN_REDIS_CONN_H */

@@ -22,7 +22,7 @@ struct arn_redis_express {
     arn_redis_op *op; /* under way; the caller's */
     int fd;
     int over;
-    pid_t pid; /* that owns the descriptor */
+    pid_t pid;         /* that owns the descriptor */
     uint64_t deadline; /* ns; 0: none */
     uint64_t last_use; /* ns */
     char *buffer;
@@ -100,7 +100,8 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     uint64_t now = uv_hrtime();
     ssize_t n;
 
-    if (e->op != NULL || e->over || op->route != ARN_REDIS_SHARED || op->len > REQUEST_MAX)
+    if (e->op != NULL || e->over || op->route != ARN_REDIS_SHARED || op->replies != 1 ||
+        op->len > REQUEST_MAX)
         return 0;
     if (!is_alive(e) || (config->health_check_ms != 0 &&
                          (now - e->last_use) / 1000000u >= config->health_check_ms)) {
@@ -136,9 +137,8 @@ static void finish(arn_redis_express *e, int status, const char *message) {
     base->state = ARN_OP_DONE;
     base->posted = 1;
     if (status != ARN_OK) {
-        base->message = message != NULL
-                            ? arn_arena_copy(&base->arena, message, strlen(message))
-                            : NULL;
+        base->message =
+            message != NULL ? arn_arena_copy(&base->arena, message, strlen(message)) : NULL;
         if (base->message == NULL)
             base->message = arn_status_message(status);
     }

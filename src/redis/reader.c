@@ -15,6 +15,9 @@
 /* More elements than any sane reply has: a corrupt header must not reserve gigabytes. */
 #define ELEMENTS_MAX (64u * 1024u * 1024u)
 
+/* Deeper replies are refused: whoever converts them recurses. hiredis 0.14's own limit is 7. */
+#define DEPTH_MAX 128
+
 /* An idle reader keeps a buffer of this size instead of giving it back after every reply. */
 #define KEEP_BUFFER (64u * 1024u)
 
@@ -39,7 +42,7 @@ struct arn_redis_reader {
     char *direct;     /* a large bulk string and its CRLF; NULL when none is under way */
     size_t direct_len, direct_pos;
     int out_of_memory;
-    int too_many;
+    const char *refused; /* why a value was not made, when memory is not the reason */
     char error[160];
 };
 
@@ -59,10 +62,17 @@ static arn_value *fail(const redisReadTask *task) {
     return NULL;
 }
 
+static const char not_terminated[] = "Protocol Error: bulk string is not terminated";
+
 static void *create_string(const redisReadTask *task, char *s, size_t len) {
     arn_redis_reader *r = task->privdata;
     arn_value *v = place(task);
 
+    /* The parser has seen that two more bytes are there, but not which. */
+    if (task->type == REDIS_REPLY_STRING && (s[len] != '\r' || s[len + 1] != '\n')) {
+        r->refused = not_terminated;
+        return NULL;
+    }
     if (v == NULL)
         return fail(task);
     v->kind = task->type == REDIS_REPLY_ERROR ? ARN_ERROR : ARN_BYTES;
@@ -74,12 +84,18 @@ static void *create_string(const redisReadTask *task, char *s, size_t len) {
 static void *create_array(const redisReadTask *task, element_count elements) {
     arn_redis_reader *r = task->privdata;
     size_t count = elements > 0 ? (size_t)elements : 0;
+    const redisReadTask *t;
+    unsigned depth = 0;
     arn_value *v;
 
-    if (count > ELEMENTS_MAX) {
-        r->too_many = 1;
+    if (count > ELEMENTS_MAX)
+        r->refused = "Protocol Error: too many elements in a reply";
+    for (t = task; t != NULL && depth <= DEPTH_MAX; t = t->parent)
+        depth++;
+    if (depth > DEPTH_MAX)
+        r->refused = "Protocol Error: reply is nested too deeply";
+    if (r->refused != NULL)
         return NULL;
-    }
     v = place(task);
     if (v == NULL)
         return fail(task);
@@ -243,7 +259,7 @@ static int read_direct(arn_redis_reader *r, arn_value *value) {
     if (r->direct_pos < r->direct_len)
         return 0;
     if (memcmp(r->direct + r->direct_len - 2, "\r\n", 2) != 0) {
-        snprintf(r->error, sizeof(r->error), "Protocol Error: bulk string is not terminated");
+        snprintf(r->error, sizeof(r->error), "%s", not_terminated);
         return ARN_EPROTO;
     }
     value->kind = ARN_BYTES;
@@ -262,12 +278,11 @@ char *arn__redis_reader_space(arn_redis_reader *r, size_t *len) {
 }
 
 static int broken(arn_redis_reader *r) {
-    if (r->out_of_memory || r->parser->err == REDIS_ERR_OOM) {
-        if (!r->too_many) {
-            snprintf(r->error, sizeof(r->error), "out of memory while reading a reply");
-            return ARN_ENOMEM;
-        }
-        snprintf(r->error, sizeof(r->error), "Protocol Error: too many elements in a reply");
+    if (r->refused != NULL) {
+        snprintf(r->error, sizeof(r->error), "%s", r->refused);
+    } else if (r->out_of_memory || r->parser->err == REDIS_ERR_OOM) {
+        snprintf(r->error, sizeof(r->error), "out of memory while reading a reply");
+        return ARN_ENOMEM;
     } else {
         snprintf(r->error, sizeof(r->error), "%s", r->parser->errstr);
     }

@@ -1,0 +1,13 @@
+/* timer.h - a timer of the io thread that its owner can let go of at once. */
+#ifndef ARN_IO_TIMER_H
+#define ARN_IO_TIMER_H
+
+#include "io/runtime.h"
+
+/* io thread. Not started; its memory is its own. NULL: out of memory. */
+uv_timer_t *arn__timer_new(arn_runtime *rt, void *data);
+
+/* io thread. Never fires again; NULL is allowed. */
+void arn__timer_free(uv_timer_t *timer);
+
+#endif /* ARN_IO_TIMER_H */

@@ -1,0 +1,753 @@
+/* The io room without a protocol: the runtime and its messages, ports, ops, fork. */
+#include "arn.h"
+#include "base/alloc.h"
+#include "redis_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* A runtime is not freed by design; here the leak detector finds those that were. */
+static arn_runtime *kept[512];
+static size_t kept_count;
+
+/* GCC 12's ASan forks with its allocator locked if another thread is just allocating, and TSan
+ * knows no threads of a forked child. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FORK_AT_WORK 0
+#else
+#define FORK_AT_WORK 1
+#endif
+
+#ifdef __SANITIZE_THREAD__
+#define THREADS_IN_CHILD 0
+/* A thread that did not stop in time is never joined. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) {
+    return "report_thread_leaks=0";
+}
+#else
+#define THREADS_IN_CHILD 1
+#endif
+
+static arn_runtime *running(void) {
+    int status = 1;
+    arn_runtime *rt = arn_runtime_get(&status);
+
+    assert_non_null(rt);
+    assert_int_equal(status, ARN_OK);
+    if (kept_count == 0 || kept[kept_count - 1] != rt) {
+        assert_true(kept_count < COUNT(kept));
+        kept[kept_count++] = rt;
+    }
+    return rt;
+}
+
+static int stop_runtime(void **state) {
+    (void)state;
+    arn_alloc_fail_after(-1);
+    return arn_runtime_stop(5000);
+}
+
+/* ---- messages ---- */
+
+typedef struct note {
+    arn_msg msg;
+    int thread, number;
+    int ran, aborted, on_io;
+} note;
+
+static void take_note(arn_msg *msg, int aborted) {
+    note *n = ARN_CONTAINER_OF(msg, note, msg);
+
+    n->ran++;
+    n->aborted = aborted;
+    n->on_io = arn_runtime_on_io_thread();
+}
+
+static void start_and_stop(void **state) {
+    arn_runtime *rt;
+    int round;
+
+    (void)state;
+    assert_false(arn_runtime_on_io_thread());
+    for (round = 0; round < 3; round++) {
+        note n = {.msg.run = take_note};
+        assert_null(arn_runtime_current());
+        rt = running();
+        assert_ptr_equal(arn_runtime_current(), rt);
+        assert_ptr_equal(running(), rt);
+        arn_runtime_submit(rt, &n.msg, &n.msg);
+        t_barrier(rt);
+        assert_int_equal(n.ran, 1);
+        assert_int_equal(n.aborted, 0);
+        assert_true(n.on_io);
+        assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+        assert_null(arn_runtime_current());
+        assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+    }
+    assert_ptr_not_equal(kept[0], kept[1]);
+}
+
+static void start_out_of_memory(void **state) {
+    int status;
+    int n;
+
+    (void)state;
+    for (n = 0; n < 2; n++) {
+        status = 1;
+        arn_alloc_fail_after(n);
+        assert_null(arn_runtime_get(&status));
+        assert_int_equal(status, ARN_ENOMEM);
+        assert_null(arn_runtime_current());
+        arn_alloc_fail_after(-1);
+    }
+    running();
+    arn_alloc_fail_after(0);
+    status = 1;
+    assert_null(arn_port_new(ARN_PORT_FD, &status));
+    assert_int_equal(status, ARN_ENOMEM);
+}
+
+static void *get_runtime(void *arg) {
+    int status;
+
+    (void)arg;
+    return arn_runtime_get(&status);
+}
+
+static void one_runtime_for_all(void **state) {
+    pthread_t threads[8];
+    void *got[8];
+    int round;
+    size_t i;
+
+    (void)state;
+    for (round = 0; round < 20; round++) {
+        for (i = 0; i < COUNT(threads); i++)
+            pthread_create(&threads[i], NULL, get_runtime, NULL);
+        for (i = 0; i < COUNT(threads); i++)
+            pthread_join(threads[i], &got[i]);
+        for (i = 0; i < COUNT(threads); i++)
+            assert_ptr_equal(got[i], running());
+        assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+    }
+}
+
+#define THREADS 8
+#define MESSAGES 4000
+
+/* Plain: messages never run concurrently, and TSan knows. */
+static int next_of[THREADS];
+static int out_of_order;
+static int total;
+
+static void check_order(arn_msg *msg, int aborted) {
+    note *n = ARN_CONTAINER_OF(msg, note, msg);
+
+    n->aborted = aborted;
+    out_of_order += next_of[n->thread] != n->number;
+    next_of[n->thread] = n->number + 1;
+    total++;
+}
+
+typedef struct submitter {
+    pthread_t thread;
+    arn_runtime *rt;
+    note notes[MESSAGES];
+} submitter;
+
+/* One by one and in chains of up to seven. */
+static void *submit_all(void *arg) {
+    submitter *s = arg;
+    int i = 0;
+
+    while (i < MESSAGES) {
+        int first = i;
+        int length = 1 + i % 7;
+        for (; i < MESSAGES && i < first + length; i++)
+            if (i > first)
+                s->notes[i - 1].msg.next = &s->notes[i].msg;
+        arn_runtime_submit(s->rt, &s->notes[first].msg, &s->notes[i - 1].msg);
+        if (first % 97 == 0)
+            usleep(50); /* let the io thread go to sleep now and then */
+    }
+    return NULL;
+}
+
+static submitter *start_submitters(arn_runtime *rt, void (*run)(arn_msg *, int)) {
+    submitter *all = calloc(THREADS, sizeof(*all));
+    int t, i;
+
+    for (t = 0; t < THREADS; t++) {
+        all[t].rt = rt;
+        for (i = 0; i < MESSAGES; i++)
+            all[t].notes[i] = (note){.msg.run = run, .thread = t, .number = i};
+    }
+    for (t = 0; t < THREADS; t++)
+        pthread_create(&all[t].thread, NULL, submit_all, &all[t]);
+    return all;
+}
+
+static void order_of_each_thread(void **state) {
+    arn_runtime *rt = running();
+    submitter *all;
+    int t;
+
+    (void)state;
+    memset(next_of, 0, sizeof(next_of));
+    out_of_order = total = 0;
+    all = start_submitters(rt, check_order);
+    for (t = 0; t < THREADS; t++)
+        pthread_join(all[t].thread, NULL);
+    t_barrier(rt);
+    assert_int_equal(total, THREADS * MESSAGES);
+    assert_int_equal(out_of_order, 0);
+    free(all);
+}
+
+/* Whatever the moment of the stop, each message runs once; after the stop by its submitter. */
+static void stop_while_submitting(void **state) {
+    int round, t, i;
+
+    (void)state;
+    for (round = 0; round < 5; round++) {
+        arn_runtime *rt = running();
+        submitter *all = start_submitters(rt, take_note);
+        usleep(300u * (unsigned)round);
+        assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+        for (t = 0; t < THREADS; t++)
+            pthread_join(all[t].thread, NULL);
+        for (t = 0; t < THREADS; t++)
+            for (i = 0; i < MESSAGES; i++) {
+                assert_int_equal(all[t].notes[i].ran, 1);
+                assert_true(all[t].notes[i].on_io || all[t].notes[i].aborted);
+            }
+        free(all);
+    }
+}
+
+static void submit_after_stop(void **state) {
+    arn_runtime *rt = running();
+    note a = {.msg.run = take_note}, b = {.msg.run = take_note};
+
+    (void)state;
+    assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+    a.msg.next = &b.msg;
+    arn_runtime_submit(rt, &a.msg, &b.msg);
+    assert_int_equal(a.ran + b.ran, 2); /* already, and here */
+    assert_true(a.aborted && b.aborted && !a.on_io && !b.on_io);
+}
+
+typedef struct blocker {
+    arn_msg msg;
+    uv_sem_t entered, leave;
+} blocker;
+
+static void block(arn_msg *msg, int aborted) {
+    blocker *b = ARN_CONTAINER_OF(msg, blocker, msg);
+
+    (void)aborted;
+    uv_sem_post(&b->entered);
+    uv_sem_wait(&b->leave);
+}
+
+/* The io thread does nothing until unblock(). */
+static void block_thread(arn_runtime *rt, blocker *b) {
+    b->msg.run = block;
+    uv_sem_init(&b->entered, 0);
+    uv_sem_init(&b->leave, 0);
+    arn_runtime_submit(rt, &b->msg, &b->msg);
+    uv_sem_wait(&b->entered);
+}
+
+static void unblock(blocker *b) {
+    uv_sem_post(&b->leave);
+}
+
+static void stop_times_out(void **state) {
+    static blocker b; /* the thread that is left behind still uses it */
+    arn_runtime *rt = running();
+
+    (void)state;
+    block_thread(rt, &b);
+    assert_int_equal(arn_runtime_stop(30), ARN_ETIMEDOUT);
+    assert_null(arn_runtime_current());
+    assert_ptr_not_equal(running(), rt);
+    t_barrier(running());
+    unblock(&b);
+}
+
+/* ---- deferred and stoppers ---- */
+
+typedef struct sequence {
+    arn_msg msg;
+    arn_deferred first, second;
+    arn_runtime *rt;
+    note *during;
+    int first_ran, second_ran, after_messages;
+} sequence;
+
+static void on_second(arn_deferred *d) {
+    ARN_CONTAINER_OF(d, sequence, second)->second_ran++;
+}
+
+static void on_first(arn_deferred *d) {
+    sequence *s = ARN_CONTAINER_OF(d, sequence, first);
+
+    s->first_ran++;
+    s->after_messages = s->during->ran;
+    arn__runtime_defer(s->rt, &s->second);
+}
+
+static void defer_twice(arn_msg *msg, int aborted) {
+    sequence *s = ARN_CONTAINER_OF(msg, sequence, msg);
+
+    (void)aborted;
+    arn__runtime_defer(s->rt, &s->first);
+    arn__runtime_defer(s->rt, &s->first);
+}
+
+static void deferred(void **state) {
+    arn_runtime *rt = running();
+    note n = {.msg.run = take_note};
+    sequence s = {.msg.run = defer_twice, .rt = rt, .during = &n};
+    int round;
+
+    (void)state;
+    s.first.fn = on_first;
+    s.second.fn = on_second;
+    for (round = 1; round <= 3; round++) {
+        s.after_messages = n.ran = 0;
+        s.msg.next = &n.msg;
+        arn_runtime_submit(rt, &s.msg, &n.msg);
+        t_barrier(rt);
+        t_barrier(rt); /* the first may have been taken with them, before the deferred ones */
+        assert_int_equal(s.first_ran, round);
+        assert_int_equal(s.second_ran, round); /* deferred by a deferred one */
+        assert_int_equal(s.after_messages, 1);
+    }
+}
+
+typedef struct watcher {
+    arn_msg msg;
+    arn_stopper stopper;
+    arn_runtime *rt;
+    int remove, stopped, on_io;
+    note late; /* submitted while stopping */
+} watcher;
+
+static void on_stop(arn_stopper *stopper) {
+    watcher *w = ARN_CONTAINER_OF(stopper, watcher, stopper);
+
+    w->stopped++;
+    w->on_io = arn_runtime_on_io_thread();
+    arn__runtime_remove_stopper(stopper);
+    w->late.msg.run = take_note;
+    arn_runtime_submit(w->rt, &w->late.msg, &w->late.msg);
+}
+
+static void watch(arn_msg *msg, int aborted) {
+    watcher *w = ARN_CONTAINER_OF(msg, watcher, msg);
+
+    (void)aborted;
+    w->stopper.stop = on_stop;
+    arn__runtime_add_stopper(w->rt, &w->stopper);
+    if (w->remove)
+        arn__runtime_remove_stopper(&w->stopper);
+}
+
+static void stoppers(void **state) {
+    arn_runtime *rt = running();
+    watcher w[3] = {{.remove = 0}, {.remove = 1}, {.remove = 0}};
+    int i;
+
+    (void)state;
+    for (i = 0; i < 3; i++) {
+        w[i].rt = rt;
+        w[i].msg.run = watch;
+        arn_runtime_submit(rt, &w[i].msg, &w[i].msg);
+    }
+    assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+    for (i = 0; i < 3; i++) {
+        assert_int_equal(w[i].stopped, !w[i].remove);
+        assert_int_equal(w[i].late.ran, !w[i].remove);
+        assert_int_equal(w[i].late.aborted, !w[i].remove);
+        assert_int_equal(w[i].on_io, !w[i].remove);
+    }
+}
+
+/* ---- ops and ports ---- */
+
+static _Atomic int jobs; /* alive */
+
+typedef struct job {
+    arn_op op;
+    arn_runtime *rt;
+    int number;
+    int hold; /* start, but do not finish */
+    int saw_cancel, cancel_calls;
+    int status;
+    const char *message;
+    char tail[64];
+} job;
+
+static void free_job(arn_op *op) {
+    atomic_fetch_sub(&jobs, 1);
+    free(ARN_CONTAINER_OF(op, job, op));
+}
+
+static void run_job(arn_msg *msg, int aborted) {
+    job *j = ARN_CONTAINER_OF(ARN_CONTAINER_OF(msg, arn_op, msg), job, op);
+
+    if (aborted) {
+        arn__op_finish(NULL, &j->op, ARN_ESHUTDOWN, NULL);
+        return;
+    }
+    j->saw_cancel = arn_op_is_cancelled(&j->op);
+    j->op.state = ARN_OP_SENT;
+    if (!j->hold)
+        arn__op_finish(j->rt, &j->op, j->status, j->message);
+}
+
+static void cancel_job(arn_op *op) {
+    job *j = ARN_CONTAINER_OF(op, job, op);
+
+    j->cancel_calls += arn_runtime_on_io_thread();
+    arn__op_finish(j->rt, op, ARN_ECANCELED, NULL);
+    arn__op_finish(j->rt, op, ARN_OK, NULL); /* too late: nothing */
+}
+
+static job *new_job(arn_runtime *rt, arn_port *port, int number) {
+    job *j = calloc(1, sizeof(*j));
+
+    arn_op_init(&j->op, run_job, free_job, j->tail, sizeof(j->tail));
+    atomic_fetch_add(&jobs, 1);
+    j->rt = rt;
+    j->number = number;
+    arn_op_set_port(&j->op, port);
+    return j;
+}
+
+static job *submit_job(arn_runtime *rt, arn_port *port, int number) {
+    job *j = new_job(rt, port, number);
+
+    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
+    return j;
+}
+
+static arn_port *new_port(arn_port_kind kind) {
+    int status = 1;
+    arn_port *port = arn_port_new(kind, &status);
+
+    assert_non_null(port);
+    assert_int_equal(status, ARN_OK);
+    return port;
+}
+
+static int fd_readable(int fd, int timeout_ms) {
+    struct pollfd p = {fd, POLLIN, 0};
+
+    return poll(&p, 1, timeout_ms) == 1;
+}
+
+/* Far more than one hand-over; the order of posting is kept. */
+static void ports(void **state) {
+    arn_port_kind kind = *(arn_port_kind *)*state;
+    arn_runtime *rt = running();
+    arn_port *port = new_port(kind);
+    int round, expected;
+
+    if (kind == ARN_PORT_FD) {
+        assert_false(fd_readable(arn_port_fd(port), 0));
+        assert_null(arn_port_take(port));
+    }
+    for (round = 0; round < 3; round++) {
+        int count = round == 0 ? 1 : 3000;
+        int i;
+        for (i = 0; i < count; i++)
+            submit_job(rt, port, i);
+        for (expected = 0; expected < count;) {
+            arn_op *op;
+            if (kind == ARN_PORT_FD)
+                assert_true(fd_readable(arn_port_fd(port), 5000));
+            op = kind == ARN_PORT_FD ? arn_port_take(port) : arn_port_wait(port, 5000);
+            if (kind == ARN_PORT_WAIT)
+                assert_non_null(op);
+            while (op != NULL) {
+                arn_op *next = op->next_done;
+                assert_int_equal(ARN_CONTAINER_OF(op, job, op)->number, expected++);
+                assert_int_equal(op->status, ARN_OK);
+                assert_int_equal(op->state, ARN_OP_DONE);
+                arn_op_unref(op);
+                op = next;
+            }
+        }
+        if (kind == ARN_PORT_FD)
+            assert_false(fd_readable(arn_port_fd(port), 0));
+        assert_null(arn_port_take(port));
+    }
+    t_barrier(rt);
+    arn_port_unref(port);
+    assert_int_equal(jobs, 0);
+}
+
+static void wait_times_out(void **state) {
+    arn_port *port = new_port(ARN_PORT_WAIT);
+    uint64_t start = uv_hrtime();
+
+    (void)state;
+    assert_null(arn_port_wait(port, 0));
+    assert_null(arn_port_wait(port, 40));
+    assert_true(uv_hrtime() - start >= 40 * 1000000u);
+    assert_true(uv_hrtime() - start < 2000 * 1000000ull);
+    arn_port_unref(port);
+}
+
+static void closed_port(void **state) {
+    arn_runtime *rt = running();
+    arn_port *port = new_port(ARN_PORT_FD);
+
+    (void)state;
+    submit_job(rt, port, 0);
+    assert_true(fd_readable(arn_port_fd(port), 5000));
+    assert_int_equal(jobs, 1);
+    arn_port_close(port); /* drops what is there */
+    assert_int_equal(jobs, 0);
+    submit_job(rt, port, 1); /* and what is still to come */
+    arn_port_unref(port);    /* the op has the last reference */
+    t_barrier(rt);
+    t_barrier(rt);
+    assert_int_equal(jobs, 0);
+}
+
+static void job_after_stop(void **state) {
+    arn_runtime *rt = running();
+    arn_port *port = new_port(ARN_PORT_WAIT);
+    arn_op *op;
+
+    (void)state;
+    assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+    submit_job(rt, port, 7);
+    op = arn_port_wait(port, 0);
+    assert_non_null(op);
+    assert_int_equal(op->status, ARN_ESHUTDOWN);
+    assert_string_equal(op->message, arn_status_message(ARN_ESHUTDOWN));
+    arn_op_unref(op);
+    arn_port_unref(port);
+    assert_int_equal(jobs, 0);
+}
+
+static void op_references(void **state) {
+    arn_runtime *rt = running();
+    arn_port *port = new_port(ARN_PORT_WAIT);
+    arn_port *other = new_port(ARN_PORT_WAIT);
+    char text[] = "what went wrong";
+    job *j = new_job(rt, other, 0);
+
+    (void)state;
+    arn_op_set_port(&j->op, port); /* lets go of the other */
+    arn_port_unref(other);
+    arn_port_unref(port); /* the op's own reference is enough for it to come back */
+    arn_port_ref(port);
+    j->status = ARN_EPROTO;
+    j->message = text;
+    arn_op_ref(&j->op);
+    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
+    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
+    assert_null(j->op.next_done);
+    memset(text, 'x', sizeof(text) - 1);
+    assert_string_equal(j->op.message, "what went wrong"); /* a copy */
+    assert_int_equal(j->op.status, ARN_EPROTO);
+    arn_op_unref(&j->op);
+    assert_int_equal(jobs, 1);
+    arn_op_unref(&j->op);
+    assert_int_equal(jobs, 0);
+    t_barrier(rt);
+    arn_port_unref(port);
+}
+
+static void cancel_before_start(void **state) {
+    arn_runtime *rt = running();
+    arn_port *port = new_port(ARN_PORT_WAIT);
+    blocker b;
+    job *j;
+
+    (void)state;
+    block_thread(rt, &b);
+    j = submit_job(rt, port, 0);
+    j->op.on_cancel = cancel_job;
+    arn_op_cancel(rt, &j->op);
+    arn_op_cancel(rt, &j->op); /* the second does nothing: there is one message */
+    unblock(&b);
+    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
+    t_barrier(rt);
+    assert_true(j->saw_cancel);
+    assert_int_equal(j->cancel_calls, 0); /* it had ended by itself */
+    assert_int_equal(j->op.status, ARN_OK);
+    arn_op_unref(&j->op);
+    assert_int_equal(jobs, 0);
+    arn_port_unref(port);
+}
+
+static void cancel_after_start(void **state) {
+    arn_runtime *rt = running();
+    arn_port *port = new_port(ARN_PORT_WAIT);
+    job *j = new_job(rt, port, 0);
+
+    (void)state;
+    j->hold = 1;
+    j->op.on_cancel = cancel_job;
+    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
+    t_barrier(rt);
+    assert_false(j->saw_cancel);
+    assert_null(arn_port_take(port));
+    arn_op_cancel(rt, &j->op);
+    arn_op_cancel(rt, &j->op);
+    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
+    t_barrier(rt);
+    assert_null(arn_port_take(port)); /* posted once */
+    assert_int_equal(j->cancel_calls, 1);
+    assert_int_equal(j->op.status, ARN_ECANCELED);
+    assert_int_equal(j->op.state, ARN_OP_CANCELLED);
+
+    arn_op_cancel(rt, &j->op); /* when it is over: no harm */
+    arn_op_unref(&j->op);
+    t_barrier(rt);
+    assert_int_equal(jobs, 0);
+
+    /* Not yet taken when it is cancelled, and then dropped by its owner at once. */
+    j = submit_job(rt, port, 1);
+    t_barrier(rt);
+    arn_op_cancel(rt, &j->op);
+    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
+    arn_op_unref(&j->op);
+    t_barrier(rt);
+    assert_int_equal(jobs, 0);
+    arn_port_unref(port);
+}
+
+/* ---- fork ---- */
+
+static int is_open(int fd) {
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "in the child: line %d: %s\n", __LINE__, #condition);                  \
+            _exit(1);                                                                              \
+        }                                                                                          \
+    } while (0)
+
+static void in_child(arn_runtime *parents, const int *fds) {
+    note n = {.msg.run = take_note};
+    arn_runtime *rt;
+    arn_port *port;
+    arn_op *op;
+    int status = 1;
+
+    alarm(20);
+    CHECK(arn_runtime_current() == NULL);
+    CHECK(!is_open(fds[0]) && is_open(fds[1]));
+    if (!THREADS_IN_CHILD)
+        _exit(0);
+    rt = arn_runtime_get(&status);
+    CHECK(rt != NULL && rt != parents && status == ARN_OK);
+    CHECK(arn_runtime_current() == rt);
+    arn_runtime_submit(rt, &n.msg, &n.msg);
+    t_barrier(rt);
+    CHECK(n.ran == 1 && n.on_io && !n.aborted);
+    port = arn_port_new(ARN_PORT_FD, &status);
+    CHECK(port != NULL);
+    submit_job(rt, port, 3);
+    CHECK(fd_readable(arn_port_fd(port), 5000));
+    op = arn_port_take(port);
+    CHECK(op != NULL && op->status == ARN_OK);
+    CHECK(arn_runtime_stop(5000) == ARN_OK);
+    _exit(0);
+}
+
+static void fork_with_thread(void **state) {
+    int count = *(int *)*state;
+    arn_runtime *rt = running();
+    submitter *all = NULL;
+    int round, t;
+
+    t_barrier(rt);
+
+    if (count > 1 && !FORK_AT_WORK)
+        skip();
+    if (count > 1) { /* the fork comes in the middle of their work */
+        memset(next_of, 0, sizeof(next_of));
+        out_of_order = total = 0;
+        all = start_submitters(rt, check_order);
+    }
+    for (round = 0; round < count; round++) {
+        int status = -1;
+        int fds[2];
+        pid_t pid;
+        assert_int_equal(pipe(fds), 0);
+        arn__runtime_track_fd(fds[0]);
+        arn__runtime_track_fd(fds[1]);
+        arn__runtime_untrack_fd(fds[1]);
+        pid = fork();
+        if (pid == 0)
+            in_child(rt, fds);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_true(is_open(fds[0]) && is_open(fds[1]));
+        arn__runtime_untrack_fd(fds[0]);
+        close(fds[0]);
+        close(fds[1]);
+        assert_ptr_equal(running(), rt);
+        t_barrier(rt);
+    }
+    for (t = 0; all != NULL && t < THREADS; t++)
+        pthread_join(all[t].thread, NULL);
+    t_barrier(rt);
+    if (all != NULL)
+        assert_int_equal(total, THREADS * MESSAGES);
+    assert_int_equal(out_of_order, 0);
+    free(all);
+}
+
+int main(void) {
+    static arn_port_kind fd = ARN_PORT_FD, wait = ARN_PORT_WAIT;
+    static int once = 1, often = 10;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(start_and_stop, stop_runtime),
+        cmocka_unit_test_teardown(start_out_of_memory, stop_runtime),
+        cmocka_unit_test_teardown(one_runtime_for_all, stop_runtime),
+        cmocka_unit_test_teardown(order_of_each_thread, stop_runtime),
+        cmocka_unit_test_teardown(stop_while_submitting, stop_runtime),
+        cmocka_unit_test_teardown(submit_after_stop, stop_runtime),
+        cmocka_unit_test_teardown(stop_times_out, stop_runtime),
+        cmocka_unit_test_teardown(deferred, stop_runtime),
+        cmocka_unit_test_teardown(stoppers, stop_runtime),
+        {"ports_fd", ports, NULL, stop_runtime, &fd},
+        {"ports_wait", ports, NULL, stop_runtime, &wait},
+        cmocka_unit_test_teardown(wait_times_out, stop_runtime),
+        cmocka_unit_test_teardown(closed_port, stop_runtime),
+        cmocka_unit_test_teardown(job_after_stop, stop_runtime),
+        cmocka_unit_test_teardown(op_references, stop_runtime),
+        cmocka_unit_test_teardown(cancel_before_start, stop_runtime),
+        cmocka_unit_test_teardown(cancel_after_start, stop_runtime),
+        {"fork_with_thread", fork_with_thread, NULL, stop_runtime, &once},
+        {"fork_while_submitting", fork_with_thread, NULL, stop_runtime, &often},
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
