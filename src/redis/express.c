@@ -100,6 +100,8 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     uint64_t now = uv_hrtime();
     ssize_t n;
 
+    /* Not a pipeline: if the socket takes only a part of it, the commands in that part take effect,
+     * and would once more when the lanes send the whole. */
     if (e->op != NULL || e->over || op->route != ARN_REDIS_SHARED || op->replies != 1 ||
         op->len > REQUEST_MAX)
         return 0;

@@ -122,7 +122,7 @@ static void send_and_read(void **state) {
     assert_false(arn_redis_express_read(e, &over)); /* nothing there, nothing wrong */
     assert_false(over);
 
-    op = t_pipeline(client, GET("k"), 100);
+    op = OP(client, SHARED, "GET", "k");
     op->base.timeout_ms = 500;
     second = OP(client, SHARED, "GET", "k");
     assert_int_equal(arn_redis_express_send(e, op), 1);
@@ -130,8 +130,7 @@ static void send_and_read(void **state) {
     refuses(e, second); /* one at a time */
     assert_false(read_all(e));
     assert_int_equal(arn_redis_express_deadline(e), 0);
-    assert_int_equal(op->base.value.len, 100);
-    assert_memory_equal(op->base.value.u.items[99].u.bytes, "3rd", 4);
+    assert_memory_equal(op->base.value.u.bytes, "3rd", 4);
     arn_op_unref(&op->base);
     RUN(second, ARN_OK, "3rd");
     arn_redis_express_free(e);
@@ -153,6 +152,11 @@ static void left_to_the_lanes(void **state) {
     op = OP(client, SHARED, "SET", "long", word);
     refuses(e, op);
     RUN(op, ARN_OK, "OK");
+    /* Of a pipeline that did not fit the socket, a part would take effect twice. */
+    op = t_pipeline(client, GET("k"), 2);
+    refuses(e, op);
+    assert_int_equal(t_run(op, t_port), ARN_OK);
+    arn_op_unref(&op->base);
     op = OP(client, EXCLUSIVE, "GET", "long");
     refuses(e, op);
     arn_op_unref(&op->base);
