@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 from faultkit import PEER, run, until, value_of, wait_until
-from faultproxy import split, stall
+from faultproxy import delay, split, stall
 from test_redis_faults import check_in_step
 
 pytest_plugins = ("faultfixtures",)
@@ -319,3 +319,55 @@ def test_closed_by_another_thread(server, connect, kind):
     in_threads(worker, closer)
     assert seen["done"] > 0
     run(client.aclose)
+
+
+async def express(client):
+    """Sends lone commands until the loop has its own connection for them."""
+    stats = client.connection_pool._native.engine.stats
+    for n in range(1000):
+        await client.set("lone", n)
+        if stats()["connections"] == 2:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(stats())
+
+
+def test_lone_commands_give_others_their_turn(server, connect, kind):
+    """However fast the replies are, each await is a turn of the loop."""
+
+    async def main():
+        turns = 0
+        over = False
+
+        async def other():
+            nonlocal turns
+            while not over:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with connect(server) as client:
+            await express(client)
+            beside = asyncio.create_task(other())
+            await asyncio.sleep(0)
+            before = turns
+            for n in range(500):
+                assert await client.incr("n") == n + 1
+            assert turns - before >= 499
+            over = True
+            await beside
+
+    run(main, kind)
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0002, 0.003])
+def test_lone_commands_to_a_server_further_away(proxy, connect, kind, seconds):
+    """Replies that come sooner or later than the client looks for them without sleeping."""
+
+    async def main():
+        async with connect(proxy, socket_timeout=20) as client:
+            await express(client)
+            proxy.on("INCR", delay(seconds), times=200)
+            for n in range(200):
+                assert await client.incr("n") == n + 1
+
+    run(main, kind)

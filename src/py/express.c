@@ -7,6 +7,13 @@
 /* And after one could not be had, or a large reply has shown that the lanes serve better. */
 #define ALONE_NOT_SOON (-4096)
 
+/* So long after a lone request its reply is looked for without sleeping, if the loop has nothing
+ * else to do. A thread that sleeps and is woken pays that much CPU time too, and three times as much
+ * latency on a virtual machine; a server on the same network is too far for it, and then the
+ * attempts soon stop: after each failed one twice as many requests pass without. */
+#define SPIN_NS 50000u
+#define SPIN_SKIP_MAX 1024u
+
 typedef struct express {
     PyObject_HEAD
     arn_py_state *st;
@@ -14,6 +21,11 @@ typedef struct express {
     arn_py_loop_port *port; /* owned; NULL once closed */
     arn_redis_express *e;   /* owned; NULL once closed */
     int check_scheduled;
+    PyObject *spin;  /* bound method, made once; NULL: no spinning */
+    PyObject *ready; /* what asyncio's loop is about to call; NULL where that is not known */
+    int spin_scheduled;
+    unsigned spin_skip; /* requests to pass before the next attempt, and after another failure */
+    unsigned spin_skip_next;
 } express;
 
 static int call_later(express *self, double delay) {
@@ -48,6 +60,18 @@ static void ask_for_one(arn_py_engine *engine, arn_py_loop_port *port) {
     Py_XDECREF(req);
 }
 
+/* Through the loop, so that what is ready runs first and no await is without a turn of it. */
+static void schedule_spin(express *self) {
+    if (self->spin == NULL || self->spin_scheduled)
+        return;
+    if (self->spin_skip > 0)
+        self->spin_skip--;
+    else if (arn_py_port_call_soon(self->port, self->spin, NULL, NULL) == 0)
+        self->spin_scheduled = 1;
+    else
+        PyErr_Clear(); /* the loop is closing */
+}
+
 int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis_op *op) {
     express *self = find(engine, port);
 
@@ -64,6 +88,7 @@ int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis
     if (arn_redis_express_deadline(self->e) != 0 && !self->check_scheduled &&
         call_later(self, (double)op->base.timeout_ms / 1000) < 0)
         PyErr_Clear();
+    schedule_spin(self);
     return 1;
 }
 
@@ -80,6 +105,8 @@ static void close_express(express *self) {
     error = PyErr_Occurred() != NULL ? arn_py_take_error() : NULL;
     self->e = NULL;
     self->port = NULL;
+    Py_CLEAR(self->spin);
+    Py_CLEAR(self->ready);
     if (port->loop != NULL) {
         PyObject *r =
             PyObject_CallMethod(port->loop, "remove_reader", "i", arn_redis_express_fd(e));
@@ -139,20 +166,16 @@ static int fail_express(express *self, int status, const char *message) {
     return r;
 }
 
-/* The loop's reader callback. */
-static PyObject *readable_method(PyObject *object, PyObject *ignored) {
-    express *self = (express *)object;
+/* Reads what is there, waiting for it up to spin_ns after the request. 1: the op has ended and its
+ * task was woken; 0: not; -1 with an exception that must end the callback. */
+static int take_reply(express *self, uint64_t spin_ns) {
     arn_py_loop_port *port = self->port;
-    arn_redis_op *op;
+    arn_redis_op *op = arn_redis_express_op(self->e);
     int over, done;
     int r = 0;
 
-    (void)ignored;
-    if (self->e == NULL || port->generation != arn_runtime_generation())
-        Py_RETURN_NONE;
     Py_INCREF(self);
-    op = arn_redis_express_op(self->e);
-    done = arn_redis_express_read(self->e, &over);
+    done = arn_redis_express_spin(self->e, spin_ns, &over);
     if (done) {
         Py_INCREF(port);
         arn_py_port_begin(port);
@@ -163,8 +186,51 @@ static PyObject *readable_method(PyObject *object, PyObject *ignored) {
     if (over && self->e != NULL && arn_redis_express_op(self->e) == NULL)
         close_express(self);
     Py_DECREF(self);
-    if (r < 0)
+    return r < 0 ? -1 : done;
+}
+
+static int is_usable(const express *self) {
+    return self->e != NULL && self->port->generation == arn_runtime_generation();
+}
+
+/* The loop's reader callback. */
+static PyObject *readable_method(PyObject *object, PyObject *ignored) {
+    express *self = (express *)object;
+
+    (void)ignored;
+    if (is_usable(self) && take_reply(self, 0) < 0)
         return NULL;
+    Py_RETURN_NONE;
+}
+
+static int is_loop_idle(const express *self) {
+    Py_ssize_t n = self->ready == NULL ? 0 : PyObject_Size(self->ready);
+
+    if (n < 0)
+        PyErr_Clear();
+    return n == 0;
+}
+
+static PyObject *spin_method(PyObject *object, PyObject *ignored) {
+    express *self = (express *)object;
+    int idle, done;
+
+    (void)ignored;
+    self->spin_scheduled = 0;
+    if (!is_usable(self) || arn_redis_express_op(self->e) == NULL)
+        Py_RETURN_NONE;
+    idle = is_loop_idle(self);
+    done = take_reply(self, idle ? SPIN_NS : 0);
+    if (done < 0)
+        return NULL;
+    if (done) {
+        self->spin_skip_next = 0;
+    } else if (idle) {
+        self->spin_skip_next = self->spin_skip_next == 0 ? 1 : self->spin_skip_next * 2;
+        if (self->spin_skip_next > SPIN_SKIP_MAX)
+            self->spin_skip_next = SPIN_SKIP_MAX;
+        self->spin_skip = self->spin_skip_next;
+    }
     Py_RETURN_NONE;
 }
 
@@ -245,6 +311,14 @@ int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
     self->e = e;
     self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
     self->engine = engine;
+    if (uv_available_parallelism() > 1) {
+        self->spin = PyObject_GetAttrString((PyObject *)self, "_spin");
+        if (self->spin == NULL)
+            PyErr_Clear();
+        self->ready = PyObject_GetAttrString(port->loop, "_ready");
+        if (self->ready == NULL)
+            PyErr_Clear();
+    }
     readable = PyObject_GetAttrString((PyObject *)self, "_readable");
     r = readable == NULL ? NULL : PyObject_CallMethod(port->loop, "add_reader", "iO", fd, readable);
     Py_XDECREF(readable);
@@ -282,6 +356,8 @@ void arn_py_express_shutdown(arn_py_engine *engine) {
 static int traverse_express(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT((PyObject *)((express *)object)->port);
+    Py_VISIT(((express *)object)->spin);
+    Py_VISIT(((express *)object)->ready);
     return 0;
 }
 
@@ -303,6 +379,7 @@ static void dealloc_express(PyObject *object) {
 static PyMethodDef express_methods[] = {
     {"_readable", readable_method, METH_NOARGS, NULL},
     {"_check", check_method, METH_NOARGS, NULL},
+    {"_spin", spin_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

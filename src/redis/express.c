@@ -126,7 +126,7 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     op->base.state = ARN_OP_SENT;
     e->last_use = now;
     e->deadline = op->base.timeout_ms != 0 ? now + op->base.timeout_ms * 1000000u : 0;
-    atomic_fetch_add_explicit(&e->client->stats.commands, op->replies, memory_order_relaxed);
+    atomic_fetch_add_explicit(&e->client->stats.commands, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&e->client->stats.bytes_out, op->len, memory_order_relaxed);
     return 1;
 }
@@ -155,25 +155,20 @@ void arn_redis_express_fail(arn_redis_express *e, int status, const char *messag
 }
 
 /* Uses up what was fed. 1 when the op has ended. */
-static int read_replies(arn_redis_express *e) {
-    arn_redis_op *op = e->op;
+static int read_reply(arn_redis_express *e) {
+    int r = arn__redis_op_read(e->op, e->reader, 0);
 
-    for (;;) {
-        int r = arn__redis_op_read(op, e->reader, 0);
-        if (r == 0)
-            return 0;
-        if (r < 0) {
-            arn_redis_express_fail(e, r, arn__redis_reader_error(e->reader));
-            return 1;
-        }
-        if (op->got < op->replies)
-            continue;
-        if (arn__redis_reader_pending(e->reader) > 0)
-            e->over = 1; /* more than was asked for */
-        atomic_fetch_add_explicit(&e->client->stats.replies, op->replies, memory_order_relaxed);
-        finish(e, ARN_OK, NULL);
+    if (r == 0)
+        return 0;
+    if (r < 0) {
+        arn_redis_express_fail(e, r, arn__redis_reader_error(e->reader));
         return 1;
     }
+    if (arn__redis_reader_pending(e->reader) > 0)
+        e->over = 1; /* more than was asked for */
+    atomic_fetch_add_explicit(&e->client->stats.replies, 1, memory_order_relaxed);
+    finish(e, ARN_OK, NULL);
+    return 1;
 }
 
 int arn_redis_express_read(arn_redis_express *e, int *over) {
@@ -209,11 +204,21 @@ int arn_redis_express_read(arn_redis_express *e, int *over) {
             break;
         }
         arn__redis_reader_feed(e->reader, space, (size_t)n);
-        done = read_replies(e);
+        done = read_reply(e);
         budget -= (size_t)n < budget ? (size_t)n : budget;
         if ((size_t)n < READ_SIZE && (size_t)n < room)
             break; /* the socket is empty */
     }
     *over = e->over;
+    return done;
+}
+
+int arn_redis_express_spin(arn_redis_express *e, uint64_t ns, int *over) {
+    uint64_t until = e->last_use + ns;
+    int done;
+
+    do
+        done = arn_redis_express_read(e, over);
+    while (!done && !*over && uv_hrtime() < until);
     return done;
 }

@@ -28,6 +28,11 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op);
  * may be set with either result). */
 int arn_redis_express_read(arn_redis_express *e, int *over);
 
+/* The same, trying again and again until the reply is there or ns nanoseconds have passed since the
+ * request was sent: a server nearby answers sooner than the kernel puts a thread to sleep and
+ * wakes it. */
+int arn_redis_express_spin(arn_redis_express *e, uint64_t ns, int *over);
+
 /* Ends the op under way, if any, with the status. The connection is of no use afterwards. */
 void arn_redis_express_fail(arn_redis_express *e, int status, const char *message);
 

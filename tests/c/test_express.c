@@ -421,6 +421,39 @@ static void slow_reply(void **state) {
     t_close(client);
 }
 
+/* Looking without sleeping: the reply, or none in time, or the end of the connection. */
+static void spin(void **state) {
+    arn_redis_client *client = t_client(server.port);
+    arn_redis_express *e = open_express(client);
+    uint64_t second = 1000000000u, start;
+    arn_redis_op *op = OP(client, SHARED, "ECHO", "x");
+    int over = 0;
+
+    (void)state;
+    assert_int_equal(arn_redis_express_send(e, op), 1);
+    assert_int_equal(arn_redis_express_spin(e, 8 * second, &over), 1);
+    assert_false(over);
+    assert_int_equal(op->base.status, ARN_OK);
+    arn_op_unref(&op->base);
+
+    op = OP(client, SHARED, "BLPOP", "nothing", "0");
+    start = uv_hrtime();
+    assert_int_equal(arn_redis_express_send(e, op), 1);
+    assert_int_equal(arn_redis_express_spin(e, second / 50, &over), 0);
+    assert_true(uv_hrtime() - start >= second / 50);
+    assert_false(over);
+    arn_redis_express_shutdown(e);
+    start = uv_hrtime();
+    assert_int_equal(arn_redis_express_spin(e, 8 * second, &over), 1);
+    assert_true(over);
+    assert_int_equal(op->base.status, ARN_ECONN);
+    arn_op_unref(&op->base);
+    assert_int_equal(arn_redis_express_spin(e, 8 * second, &over), 0); /* ends at once */
+    assert_true(uv_hrtime() - start < 8 * second);
+    arn_redis_express_free(e);
+    t_close(client);
+}
+
 /* In a forked child the descriptor is closed, and freeing there closes no other of that number. */
 static void forked(void **state) {
     arn_redis_client *client = t_client(server.port);
@@ -465,7 +498,8 @@ int main(void) {
         TEST(no_descriptor),  TEST(shut_down),
         TEST(given_up),       TEST(silent_for_long),
         TEST(broken_replies), TEST(stale),
-        TEST(slow_reply),     TEST(forked),
+        TEST(slow_reply),     TEST(spin),
+        TEST(forked),
     };
 
     return cmocka_run_group_tests(tests, start_server, kill_server);
