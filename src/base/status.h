@@ -17,6 +17,7 @@
     XX(EBUSY, "no connection became free in time")                                                 \
     XX(ECANCELED, "operation cancelled")                                                           \
     XX(EINVAL, "invalid argument")                                                                 \
+    XX(ERESOURCE, "too many open files or threads: raise the limit (ulimit -n, ulimit -u)")        \
     XX(ESHUTDOWN, "the io thread has been stopped")
 
 enum {

@@ -55,9 +55,7 @@ void arn_op_cancel(arn_runtime *rt, arn_op *op) {
     arn_runtime_submit(rt, &op->cancel_msg, &op->cancel_msg);
 }
 
-void arn__op_finish(arn_runtime *rt, arn_op *op, int status, const char *message) {
-    if (op->posted)
-        return;
+void arn__op_end(arn_op *op, int status, const char *message) {
     op->posted = 1;
     op->status = status;
     op->state = status == ARN_ECANCELED ? ARN_OP_CANCELLED : ARN_OP_DONE;
@@ -66,5 +64,11 @@ void arn__op_finish(arn_runtime *rt, arn_op *op, int status, const char *message
         if (op->message == NULL)
             op->message = arn_status_message(status);
     }
+}
+
+void arn__op_finish(arn_runtime *rt, arn_op *op, int status, const char *message) {
+    if (op->posted)
+        return;
+    arn__op_end(op, status, message);
     arn__port_post(rt, op->port, op);
 }

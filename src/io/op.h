@@ -75,7 +75,10 @@ static inline int arn_op_is_cancelled(arn_op *op) {
 
 /* ---- io thread ---- */
 
-/* Ends the op and posts it; further calls for the same op do nothing. `message` is copied. */
+/* Sets how the op has ended. `message` is copied, and may be NULL. */
+void arn__op_end(arn_op *op, int status, const char *message);
+
+/* Ends the op and posts it; further calls for the same op do nothing. */
 void arn__op_finish(arn_runtime *rt, arn_op *op, int status, const char *message);
 
 #endif /* ARN_IO_OP_H */

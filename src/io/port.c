@@ -116,9 +116,10 @@ arn_port *arn_port_new(arn_port_kind kind, int *status) {
     if (uv_cond_init(&port->cond) != 0)
         goto fail_cond;
     if (kind == ARN_PORT_FD) {
-        *status = arn__wakefd_open(&port->wakefd);
-        if (*status != 0)
+        if (arn__wakefd_open(&port->wakefd) != 0) {
+            *status = ARN_ERESOURCE;
             goto fail_wakefd;
+        }
     }
     *status = ARN_OK;
     return port;

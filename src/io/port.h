@@ -12,7 +12,7 @@
 
 typedef enum arn_port_kind { ARN_PORT_FD, ARN_PORT_WAIT } arn_port_kind;
 
-/* Owner. One reference. NULL with *status set (ARN_ENOMEM, or -errno of the descriptor). */
+/* Owner. One reference. NULL with *status set (ARN_ENOMEM, or ARN_ERESOURCE: no descriptor). */
 arn_port *arn_port_new(arn_port_kind kind, int *status);
 
 /* Any thread. */

@@ -4,7 +4,9 @@
 #include "base/queue.h"
 #include "base/status.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
@@ -13,6 +15,12 @@
 /* One read takes this much at most: what a TCP receive window hands over at once on loopback,
  * and small enough for the second-level cache. */
 #define SCRATCH_SIZE (128u * 1024u)
+
+/* What libuv opens when it first makes a loop. It aborts the process if it cannot. */
+#define DESCRIPTORS_NEEDED 8
+
+/* So often the queue is looked at before the sockets have their turn. */
+#define PASSES_MAX 16
 
 /* Descriptors that a child closes. A connection past the limit is merely not closed there. */
 #define TRACKED_MAX 4096
@@ -40,6 +48,7 @@ struct arn_runtime {
     /* io thread only */
     arn_deferred *deferred;
     arn_queue stoppers;
+    arn_queue lookups;
     char *scratch;
 };
 
@@ -49,10 +58,6 @@ static _Atomic(arn_runtime *) current;
 static _Atomic unsigned generation;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static _Atomic int tracked[TRACKED_MAX]; /* descriptor + 1, or 0 */
-
-/* Whose are the threads of libuv's pool, which look up names? */
-enum { POOL_UNUSED, POOL_OURS, POOL_OF_PARENT };
-static _Atomic int pool = POOL_UNUSED;
 
 static void run_deferred(arn_runtime *rt) {
     while (rt->deferred != NULL) {
@@ -87,15 +92,19 @@ static arn_msg *take(arn_runtime *rt, int may_sleep) {
 
 static void on_before_sleep(uv_prepare_t *handle) {
     arn_runtime *rt = ARN_CONTAINER_OF(handle, arn_runtime, before_sleep);
-    arn_msg *msg;
+    int pass;
 
-    for (;;) {
+    for (pass = 0; pass < PASSES_MAX; pass++) {
+        arn_msg *msg;
         run_deferred(rt);
         msg = take(rt, 1);
         if (msg == NULL)
             return;
         run_messages(msg, 0);
     }
+    /* Others submit as fast as this thread takes: on_after_sleep() goes on with it, after a look at
+     * the sockets. `sleeping` is clear, so nobody else would wake the thread. */
+    uv_async_send(&rt->wake);
 }
 
 static void on_after_sleep(uv_check_t *handle) {
@@ -143,7 +152,7 @@ static void thread_main(void *arg) {
     uv_run(&rt->loop, UV_RUN_DEFAULT);
 
     /* Stopping. Owners end their ops and close their handles; what is left of handles is closed
-     * here. Name look-ups may still be under way in libuv's pool: give them a few turns only. */
+     * here. */
     while ((node = arn_queue_pop(&rt->stoppers)) != NULL) {
         arn_stopper *s = ARN_CONTAINER_OF(node, arn_stopper, node);
         s->stop(s);
@@ -184,40 +193,11 @@ static void after_fork_child(void) {
         if (fd >= 0)
             close(fd);
     }
-    if (atomic_load(&pool) == POOL_OURS)
-        atomic_store(&pool, POOL_OF_PARENT);
     pthread_mutex_unlock(&current_lock);
 }
 
 static void install_fork_handlers(void) {
     pthread_atfork(before_fork, after_fork_parent, after_fork_child);
-}
-
-void arn__runtime_will_use_pool(void) {
-    atomic_store(&pool, POOL_OURS);
-}
-
-static void do_nothing(uv_work_t *work) {
-    (void)work;
-}
-
-static void after_nothing(uv_work_t *work, int status) {
-    (void)work;
-    (void)status;
-}
-
-/* At its unloading libuv joins the threads of its pool, in a forked child too, where they do not
- * exist: that crashes. It notices the fork only when the pool is next used, so use it. Runs before
- * libuv's own destructor, because this object depends on libuv. */
-__attribute__((destructor)) static void revive_pool(void) {
-    uv_loop_t loop;
-    uv_work_t work;
-
-    if (atomic_load(&pool) != POOL_OF_PARENT || uv_loop_init(&loop) != 0)
-        return;
-    if (uv_queue_work(&loop, &work, do_nothing, after_nothing) == 0)
-        uv_run(&loop, UV_RUN_DEFAULT);
-    uv_loop_close(&loop);
 }
 
 void arn__runtime_track_fd(int fd) {
@@ -244,34 +224,84 @@ void arn__runtime_untrack_fd(int fd) {
 
 /* ---- start and stop ---- */
 
+static int from_system(int error) {
+    return error == ENOMEM ? ARN_ENOMEM : ARN_ERESOURCE;
+}
+
+static int has_descriptors(void) {
+    int fds[DESCRIPTORS_NEEDED];
+    int n;
+    int r = 0;
+
+    for (n = 0; n < DESCRIPTORS_NEEDED && r == 0; n += 2)
+        r = pipe(fds + n);
+    if (r != 0)
+        n -= 2;
+    while (n > 0)
+        close(fds[--n]);
+    return r == 0;
+}
+
+/* The thread takes no signal: they belong to the program's own threads, which may block some and
+ * wait for them, and a write to a connection that has ended must fail, not end the process. */
+static int start_thread(arn_runtime *rt) {
+    static const int own_fault[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+    sigset_t blocked, before;
+    size_t i;
+    int r;
+
+    sigfillset(&blocked);
+    for (i = 0; i < sizeof(own_fault) / sizeof(own_fault[0]); i++)
+        sigdelset(&blocked, own_fault[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    r = uv_thread_create(&rt->thread, thread_main, rt);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return r;
+}
+
 static arn_runtime *start(int *status) {
     arn_runtime *rt = arn_calloc(1, sizeof(*rt));
-    int fd;
+    int r;
 
     *status = ARN_ENOMEM;
     if (rt == NULL)
         return NULL;
     rt->tail = &rt->head;
     arn_queue_init(&rt->stoppers);
+    arn_queue_init(&rt->lookups);
     rt->scratch = arn_malloc(SCRATCH_SIZE);
     if (rt->scratch == NULL)
         goto fail_scratch;
-    if (uv_mutex_init(&rt->lock) != 0)
+    if (!has_descriptors()) {
+        *status = ARN_ERESOURCE;
         goto fail_lock;
-    if (uv_cond_init(&rt->ended) != 0)
+    }
+    r = uv_mutex_init(&rt->lock);
+    if (r != 0)
+        goto fail_lock;
+    r = uv_cond_init(&rt->ended);
+    if (r != 0)
         goto fail_cond;
-    if (uv_loop_init(&rt->loop) != 0)
+    r = uv_loop_init(&rt->loop);
+    if (r != 0) {
+        *status = from_system(-r);
         goto fail_loop;
-    if (uv_async_init(&rt->loop, &rt->wake, on_wake) != 0)
+    }
+    r = uv_async_init(&rt->loop, &rt->wake, on_wake);
+    if (r != 0) {
+        *status = from_system(-r);
         goto fail_async;
+    }
     uv_prepare_init(&rt->loop, &rt->before_sleep);
     uv_prepare_start(&rt->before_sleep, on_before_sleep);
     uv_check_init(&rt->loop, &rt->after_sleep);
     uv_check_start(&rt->after_sleep, on_after_sleep);
-    if (uv_thread_create(&rt->thread, thread_main, rt) != 0)
+    r = start_thread(rt);
+    if (r != 0) {
+        *status = from_system(-r);
         goto fail_thread;
-    fd = uv_backend_fd(&rt->loop);
-    arn__runtime_track_fd(fd);
+    }
+    arn__runtime_track_fd(uv_backend_fd(&rt->loop));
     *status = ARN_OK;
     return rt;
 
@@ -365,8 +395,8 @@ int arn_runtime_stop(int timeout_ms) {
     while (atomic_load(&rt->senders) > 0)
         uv_sleep(1);
     arn__runtime_untrack_fd(uv_backend_fd(&rt->loop));
-    /* UV_EBUSY: a name look-up outlives the thread. The struct itself always stays, because other
-     * threads may still hold it and submit (their messages then end with ARN_ESHUTDOWN). */
+    /* The struct itself always stays, because other threads may still hold it and submit (their
+     * messages then end with ARN_ESHUTDOWN). */
     if (uv_loop_close(&rt->loop) == 0) {
         arn_free(rt->scratch);
         rt->scratch = NULL;
@@ -378,6 +408,10 @@ int arn_runtime_stop(int timeout_ms) {
 
 uv_loop_t *arn__runtime_loop(arn_runtime *rt) {
     return &rt->loop;
+}
+
+arn_queue *arn__runtime_lookups(arn_runtime *rt) {
+    return &rt->lookups;
 }
 
 char *arn__runtime_scratch(arn_runtime *rt, size_t *size) {

@@ -21,7 +21,8 @@ struct arn_msg {
 };
 
 /* Any thread. The process's runtime, started if there is none (or if the one there is belongs to
- * the parent process). NULL with *status set when the thread or its loop can't be made. The
+ * the parent process). NULL with *status set when the thread or its loop can't be made: ARN_ENOMEM,
+ * or ARN_ERESOURCE when the system has no more descriptors or threads for this process. The
  * runtime lives until arn_runtime_stop() or the end of the process; do not keep the pointer over a
  * fork: compare with arn_runtime_current(). */
 arn_runtime *arn_runtime_get(int *status);
@@ -76,7 +77,7 @@ void arn__runtime_defer(arn_runtime *rt, arn_deferred *d);
 void arn__runtime_track_fd(int fd);
 void arn__runtime_untrack_fd(int fd);
 
-/* To be called before work is given to libuv's pool (name look-ups). */
-void arn__runtime_will_use_pool(void);
+/* The list of look-ups under way; lookup.c's. */
+arn_queue *arn__runtime_lookups(arn_runtime *rt);
 
 #endif /* ARN_IO_RUNTIME_H */

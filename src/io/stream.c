@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/status.h"
+#include "io/lookup.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +18,13 @@
  * not hold up the others for longer than some 50 microseconds at a time. */
 #define WRITE_SLICE (256u * 1024u)
 #define IOVECS_MAX 16
+/* And so much is read from one connection before the others have their turn. */
+#define READ_SLICE (256u * 1024u)
 /* A buffer that has grown past this is given back after it was written. */
 #define KEEP_BUFFER (256u * 1024u)
+/* Until the next attempt at a unix socket whose queue of connections is full. A blocking connect()
+ * would wait there. */
+#define FULL_QUEUE_MS 5
 
 /* A piece of the outgoing bytes: in the batch's buffer (ext NULL) or elsewhere. */
 typedef struct segment {
@@ -49,25 +55,27 @@ struct arn_stream {
     const arn_stream_events *events; /* NULL once closed */
     void *owner;
     uv_connect_t connect_req;
-    uv_getaddrinfo_t resolve_req;
     uv_write_t write_req;
-    uv_timer_t defer; /* reports errors of synchronous calls from the loop, not from the call */
-    struct addrinfo *addresses;
-    struct addrinfo *next_address;
-    int error;
+    uv_timer_t later; /* what must not happen within a call, or not yet */
+    arn_lookup_waiter lookup;
+    const struct addrinfo *next_address;
+    arn_deferred resume; /* reading, in the next turn */
+    int connect_error;   /* of the last address tried */
+    int broken;          /* a write failed: the error that `later` reports */
     int tracked_fd;
     unsigned open : 1;
     unsigned writing : 1;
-    unsigned resolving : 1;
     unsigned has_handle : 1;
     unsigned reported : 1;
-    unsigned closing_handles; /* close callbacks and look-ups still to come */
+    unsigned closing_handles; /* close callbacks still to come, and one until the owner closes */
+    size_t read;              /* in this turn, or a few */
     size_t sent;              /* not yet reported */
     batch filling;
     batch flying;
 };
 
 static void try_next_address(arn_stream *s);
+static void start_pipe(arn_stream *s);
 
 /* ---- batches ---- */
 
@@ -169,8 +177,6 @@ int arn__stream_append_ref(arn_stream *s, const char *data, size_t len, void (*r
 static void unhold(arn_stream *s) {
     if (--s->closing_handles > 0)
         return;
-    if (s->addresses != NULL)
-        uv_freeaddrinfo(s->addresses);
     batch_free(&s->filling);
     batch_free(&s->flying);
     arn_free(s);
@@ -180,14 +186,14 @@ static void on_handle_closed(uv_handle_t *handle) {
     unhold(handle->data);
 }
 
-static void close_handle(arn_stream *s) {
+static void close_handle(arn_stream *s, uv_close_cb on_closed) {
     if (!s->has_handle)
         return;
     s->has_handle = 0;
     s->open = 0;
     arn__runtime_untrack_fd(s->tracked_fd);
     s->tracked_fd = -1;
-    uv_close(&s->u.handle, on_handle_closed);
+    uv_close(&s->u.handle, on_closed);
 }
 
 int arn__stream_dup(const arn_stream *s) {
@@ -205,10 +211,9 @@ void arn__stream_close(arn_stream *s) {
     if (s->events == NULL)
         return;
     s->events = NULL;
-    close_handle(s);
-    uv_close((uv_handle_t *)&s->defer, on_handle_closed);
-    if (s->resolving)
-        uv_cancel((uv_req_t *)&s->resolve_req);
+    close_handle(s, on_handle_closed);
+    uv_close((uv_handle_t *)&s->later, on_handle_closed);
+    arn__lookup_release(&s->lookup);
     /* What was being written stays referenced until libuv's close callback has run. */
     batch_reset(&s->filling);
     unhold(s);
@@ -223,18 +228,20 @@ static void report(arn_stream *s, int error) {
     s->events->on_error(s->owner, error);
 }
 
-static void on_deferred_error(uv_timer_t *timer) {
+static void on_broken(uv_timer_t *timer) {
     arn_stream *s = timer->data;
 
-    report(s, s->error);
+    report(s, s->broken);
 }
 
 static void report_later(arn_stream *s, int error) {
-    s->error = error;
-    uv_timer_start(&s->defer, on_deferred_error, 0, 0);
+    s->broken = error;
+    uv_timer_start(&s->later, on_broken, 0, 0);
 }
 
 /* ---- reading ---- */
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     arn_stream *s = handle->data;
@@ -246,7 +253,26 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
         buf->base = s->events->get_space(s->owner, &size);
     if (buf->base == NULL)
         buf->base = arn__runtime_scratch(s->rt, &size);
-    buf->len = size;
+    buf->len = size < READ_SLICE ? size : READ_SLICE;
+}
+
+static void on_resume(arn_deferred *d) {
+    arn_stream *s = ARN_CONTAINER_OF(d, arn_stream, resume);
+
+    s->read = 0;
+    if (s->events != NULL && s->open && !s->reported)
+        uv_read_start(&s->u.stream, on_alloc, on_read);
+}
+
+/* libuv reads on as long as there is something, up to 32 buffers: stop it, until the others have
+ * had their turn. Deferred calls run before libuv's close callbacks, so the stream is still there.
+ */
+static void count_read(arn_stream *s, size_t n) {
+    s->read += n;
+    if (s->read < READ_SLICE || !s->open)
+        return;
+    uv_read_stop(&s->u.stream);
+    arn__runtime_defer(s->rt, &s->resume);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
@@ -254,10 +280,12 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 
     if (s->events == NULL || n == 0)
         return;
-    if (n < 0)
+    if (n < 0) {
         report(s, (int)n);
-    else
-        s->events->on_data(s->owner, buf->base, (size_t)n);
+        return;
+    }
+    count_read(s, (size_t)n);
+    s->events->on_data(s->owner, buf->base, (size_t)n);
 }
 
 /* ---- writing ---- */
@@ -288,7 +316,7 @@ void arn__stream_flush(arn_stream *s) {
     unsigned i;
     int n;
 
-    if (!s->open || s->writing || s->reported || s->error != 0)
+    if (!s->open || s->writing || s->reported || s->broken != 0)
         return;
     if (s->flying.first == s->flying.count) {
         batch empty;
@@ -333,15 +361,21 @@ void arn__stream_flush(arn_stream *s) {
 
 /* ---- connecting ---- */
 
-static void configure_socket(arn_stream *s) {
-    const arn_stream_target *t = s->target;
+/* The handle has a socket from now on: a child forked meanwhile must not keep it. */
+static void track(arn_stream *s) {
     uv_os_fd_t fd;
 
     if (uv_fileno(&s->u.handle, &fd) != 0)
         return;
     s->tracked_fd = fd;
     arn__runtime_track_fd(fd);
-    if (t->host == NULL)
+}
+
+static void configure_socket(arn_stream *s) {
+    const arn_stream_target *t = s->target;
+    int fd = s->tracked_fd;
+
+    if (fd < 0 || t->host == NULL)
         return;
     uv_tcp_nodelay(&s->u.tcp, 1);
     if (!t->keepalive)
@@ -363,6 +397,18 @@ static void configure_socket(arn_stream *s) {
 #endif
 }
 
+static void on_retry_pipe(uv_timer_t *timer) {
+    start_pipe(timer->data);
+}
+
+static void on_full_queue_closed(uv_handle_t *handle) {
+    arn_stream *s = handle->data;
+
+    if (s->events != NULL)
+        uv_timer_start(&s->later, on_retry_pipe, FULL_QUEUE_MS, 0);
+    unhold(s);
+}
+
 static void on_connected(uv_connect_t *req, int status) {
     arn_stream *s = req->data;
 
@@ -370,13 +416,16 @@ static void on_connected(uv_connect_t *req, int status) {
      * tried) ends here with UV_ECANCELED. */
     if (s->events == NULL || status == UV_ECANCELED)
         return;
+    if (status == UV_EAGAIN && s->target->host == NULL) {
+        close_handle(s, on_full_queue_closed);
+        return;
+    }
     if (status < 0) {
-        s->error = status;
+        s->connect_error = status;
         try_next_address(s);
         return;
     }
     s->open = 1;
-    s->error = 0;
     configure_socket(s);
     status = uv_read_start(&s->u.stream, on_alloc, on_read);
     if (status < 0) {
@@ -400,16 +449,14 @@ static void try_next_address(arn_stream *s) {
 
     if (s->has_handle) {
         /* libuv has no second connect on one handle: a fresh one takes the next address. */
-        if (address == NULL) {
-            report(s, s->error);
-            return;
-        }
-        s->has_handle = 0;
-        uv_close(&s->u.handle, on_retry_handle_closed);
+        if (address == NULL)
+            report(s, s->connect_error);
+        else
+            close_handle(s, on_retry_handle_closed);
         return;
     }
     if (address == NULL) {
-        report(s, s->error);
+        report(s, s->connect_error);
         return;
     }
     s->next_address = address->ai_next;
@@ -420,48 +467,30 @@ static void try_next_address(arn_stream *s) {
         s->closing_handles++;
         s->connect_req.data = s;
         r = uv_tcp_connect(&s->connect_req, &s->u.tcp, address->ai_addr, on_connected);
+        track(s);
     }
     if (r < 0) {
-        s->error = r;
+        s->connect_error = r;
         try_next_address(s);
     }
 }
 
-static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *addresses) {
-    arn_stream *s = req->data;
+static void on_resolved(arn_lookup_waiter *waiter, int error, const struct addrinfo *addresses) {
+    arn_stream *s = ARN_CONTAINER_OF(waiter, arn_stream, lookup);
 
-    s->resolving = 0;
-    if (s->events == NULL) {
-        if (addresses != NULL)
-            uv_freeaddrinfo(addresses);
-    } else if (status < 0) {
-        report(s, status);
-    } else {
-        s->addresses = s->next_address = addresses;
-        try_next_address(s);
+    if (error != 0) {
+        report(s, error);
+        return;
     }
-    unhold(s);
+    s->next_address = addresses;
+    try_next_address(s);
 }
 
 static void start_tcp(arn_stream *s) {
-    struct addrinfo hints;
-    char service[16];
-    int r;
+    int r = arn__lookup_start(s->rt, s->target->host, s->target->port, &s->lookup);
 
-    memset(&hints, 0, sizeof(hints));
-    hints.ai_family = AF_UNSPEC;
-    hints.ai_socktype = SOCK_STREAM;
-    snprintf(service, sizeof(service), "%d", s->target->port);
-    s->resolve_req.data = s;
-    arn__runtime_will_use_pool();
-    r = uv_getaddrinfo(arn__runtime_loop(s->rt), &s->resolve_req, on_resolved, s->target->host,
-                       service, &hints);
-    if (r < 0) {
+    if (r < 0)
         report_later(s, r);
-        return;
-    }
-    s->resolving = 1;
-    s->closing_handles++;
 }
 
 static void start_pipe(arn_stream *s) {
@@ -479,6 +508,7 @@ static void start_pipe(arn_stream *s) {
     s->closing_handles++;
     s->connect_req.data = s;
     uv_pipe_connect(&s->connect_req, &s->u.pipe, s->target->path, on_connected);
+    track(s);
 }
 
 arn_stream *arn__stream_open(arn_runtime *rt, const arn_stream_target *target,
@@ -492,8 +522,11 @@ arn_stream *arn__stream_open(arn_runtime *rt, const arn_stream_target *target,
     s->events = events;
     s->owner = owner;
     s->tracked_fd = -1;
-    uv_timer_init(arn__runtime_loop(rt), &s->defer);
-    s->defer.data = s;
+    s->resume.fn = on_resume;
+    s->lookup.done = on_resolved;
+    arn_queue_init(&s->lookup.node);
+    uv_timer_init(arn__runtime_loop(rt), &s->later);
+    s->later.data = s;
     s->closing_handles = 2; /* the timer, and the owner until it closes */
     if (target->host != NULL)
         start_tcp(s);

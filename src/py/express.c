@@ -8,8 +8,8 @@
 #define ALONE_NOT_SOON (-4096)
 
 /* So long after a lone request its reply is looked for without sleeping, if the loop has nothing
- * else to do. A thread that sleeps and is woken pays that much CPU time too, and three times as much
- * latency on a virtual machine; a server on the same network is too far for it, and then the
+ * else to do. A thread that sleeps and is woken pays that much CPU time too, and three times as
+ * much latency on a virtual machine; a server on the same network is too far for it, and then the
  * attempts soon stop: after each failed one twice as many requests pass without. */
 #define SPIN_NS 50000u
 #define SPIN_SKIP_MAX 1024u

@@ -11,16 +11,11 @@
 /* The arena's first piece, behind the request: the reply to most commands fits. */
 #define INLINE_ARENA 224u
 
-static arn_redis_op *op_of(arn_queue *node) {
-    return ARN_CONTAINER_OF(ARN_CONTAINER_OF(node, arn_op, node), arn_redis_op, base);
-}
+#define op_of arn__redis_op_of
+#define now_of arn__redis_now
 
 static arn_redis_conn *conn_of(arn_queue *node) {
     return ARN_CONTAINER_OF(node, arn_redis_conn, node);
-}
-
-static uint64_t now_of(const arn_redis_client *client) {
-    return uv_now(arn__runtime_loop(client->rt));
 }
 
 /* ---- large keys ---- */
@@ -52,7 +47,7 @@ void arn__redis_client_note_size(arn_redis_op *op, size_t size) {
     if (op->key_hash == 0)
         return;
     slot = large_key_slot(client, op->key_hash);
-    if (size > client->config.large_bytes || op->len > client->config.large_bytes)
+    if (size > client->config.large_bytes || op->large)
         *slot = op->key_hash;
     else if (*slot == op->key_hash && size > 64) /* a short reply says nothing of the value */
         *slot = 0;
@@ -62,18 +57,57 @@ void arn__redis_client_note_size(arn_redis_op *op, size_t size) {
 
 static void run_op(arn_msg *msg, int aborted);
 
-static void uncount(arn_redis_op *op) {
-    if (!op->queued_bytes_counted)
+/* What an op weighs in the counts of bytes. */
+static size_t weight(const arn_redis_op *op) {
+    return op->route == ARN_REDIS_GATE ? 0 : sizeof(*op) + INLINE_ARENA + op->len;
+}
+
+static _Atomic uint64_t *count_of(arn_redis_op *op) {
+    arn_redis_client *client = op->client;
+
+    return op->submitted ? &client->queued_bytes[op->large] : &client->made_bytes;
+}
+
+void arn__redis_op_uncount(arn_redis_op *op) {
+    if (op->ended)
         return;
-    op->queued_bytes_counted = 0;
-    atomic_fetch_sub_explicit(&op->client->stats.queued_bytes, op->len, memory_order_relaxed);
+    op->ended = 1;
+    atomic_fetch_sub_explicit(count_of(op), weight(op), memory_order_relaxed);
+}
+
+void arn_redis_op_submitted(arn_redis_op *op) {
+    atomic_fetch_sub_explicit(count_of(op), weight(op), memory_order_relaxed);
+    op->submitted = 1;
+    atomic_fetch_add_explicit(count_of(op), weight(op), memory_order_relaxed);
+}
+
+static uint64_t queued(const arn_redis_client *client, int large) {
+    return atomic_load_explicit(&client->queued_bytes[large], memory_order_relaxed);
+}
+
+static int is_large(const arn_redis_client *client, size_t len) {
+    return len > client->config.large_bytes ? ARN_REDIS_LANE_LARGE : ARN_REDIS_LANE_SMALL;
+}
+
+int arn_redis_is_full(const arn_redis_client *client, size_t len) {
+    return queued(client, is_large(client, len)) > client->config.queue_bytes;
+}
+
+int arn_redis_has_room(const arn_redis_client *client, size_t len) {
+    uint64_t made = atomic_load_explicit(&client->made_bytes, memory_order_relaxed);
+
+    return made == 0 || made + len <= client->config.queue_bytes;
+}
+
+uint64_t arn_redis_queued_bytes(const arn_redis_client *client) {
+    return queued(client, ARN_REDIS_LANE_SMALL) + queued(client, ARN_REDIS_LANE_LARGE);
 }
 
 static void destroy_op(arn_op *base) {
     arn_redis_op *op = ARN_CONTAINER_OF(base, arn_redis_op, base);
     arn_redis_client *client = op->client;
 
-    uncount(op);
+    arn__redis_op_uncount(op);
     if (op->session != NULL)
         arn_redis_session_unref(op->session);
     if (op->route == ARN_REDIS_EXPRESS && base->value.kind == ARN_INT && base->value.u.integer >= 0)
@@ -121,15 +155,25 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->got = 0;
     op->conn = NULL;
     op->express = 0;
+    op->large = is_large(client, len);
+    op->submitted = 0;
+    op->ended = 0;
     op->payload.data = NULL;
     op->payload.len = 0;
     op->payload_at = 0;
     op->release = NULL;
     op->payload_owner = NULL;
     op->len = len;
-    op->queued_bytes_counted = 1;
     arn_redis_client_ref(client);
-    atomic_fetch_add_explicit(&client->stats.queued_bytes, len, memory_order_relaxed);
+    atomic_fetch_add_explicit(&client->made_bytes, weight(op), memory_order_relaxed);
+    return op;
+}
+
+arn_redis_op *arn_redis_gate_new(arn_redis_client *client, size_t len) {
+    arn_redis_op *op = arn_redis_op_new(client, ARN_REDIS_GATE, 0, 0, 0);
+
+    if (op != NULL)
+        op->large = is_large(client, len);
     return op;
 }
 
@@ -159,14 +203,9 @@ int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late) {
     return 1;
 }
 
-int arn_redis_is_full(const arn_redis_client *client) {
-    return atomic_load_explicit(&client->stats.queued_bytes, memory_order_relaxed) >
-           client->config.queue_bytes;
-}
-
-static void open_gates(arn_redis_client *client) {
-    while (!arn_queue_empty(&client->gates)) {
-        arn_redis_op *op = op_of(arn_queue_pop(&client->gates));
+static void open_gates(arn_redis_client *client, int large) {
+    while (!arn_queue_empty(&client->gates[large])) {
+        arn_redis_op *op = op_of(arn_queue_pop(&client->gates[large]));
         arn__op_finish(client->rt, &op->base, ARN_OK, NULL);
         arn_op_unref(&op->base);
     }
@@ -174,13 +213,13 @@ static void open_gates(arn_redis_client *client) {
 
 void arn__redis_op_finish(arn_redis_op *op, int status, const char *message) {
     arn_redis_client *client = op->client;
+    int large = op->large; /* once posted, the op is its caller's */
 
-    uncount(op);
+    arn__redis_op_uncount(op);
     arn__op_finish(client->rt, &op->base, status, message);
-    if (!arn_queue_empty(&client->gates) &&
-        atomic_load_explicit(&client->stats.queued_bytes, memory_order_relaxed) <=
-            client->config.queue_bytes / 2)
-        open_gates(client);
+    if (!arn_queue_empty(&client->gates[large]) &&
+        queued(client, large) <= client->config.queue_bytes / 2)
+        open_gates(client, large);
 }
 
 /* ---- dedicated connections ---- */
@@ -258,6 +297,15 @@ static void submit_dedicated(arn_redis_client *client, arn_redis_op *op) {
         start_waiting_timer(client);
 }
 
+void arn__redis_client_wait_again(arn_redis_op *op) {
+    arn_redis_client *client = op->client;
+
+    op->conn = NULL;
+    op->base.deadline =
+        client->config.pool_timeout_ms != 0 ? now_of(client) + client->config.pool_timeout_ms : 0;
+    arn_queue_push_front(&client->waiting, &op->base.node);
+}
+
 void arn__redis_client_unused(arn_redis_conn *conn) {
     arn_redis_client *client = conn->client;
 
@@ -272,15 +320,23 @@ void arn__redis_client_unused(arn_redis_conn *conn) {
     serve_waiting(client);
 }
 
+/* The session, if there is one, loses its connection. */
+static void detach_session(arn_redis_conn *conn) {
+    arn_redis_session *session = conn->session;
+
+    if (session == NULL)
+        return;
+    conn->session = NULL;
+    session->conn = NULL;
+    atomic_store(&session->open, 0);
+    arn_redis_session_unref(session);
+}
+
 void arn__redis_client_lost(arn_redis_conn *conn) {
     arn_redis_client *client = conn->client;
     int i;
 
-    if (conn->session != NULL) {
-        conn->session->conn = NULL;
-        atomic_store(&conn->session->open, 0);
-        conn->session = NULL;
-    }
+    detach_session(conn);
     arn_queue_remove(&conn->node);
     for (i = 0; i < ARN_REDIS_LANES; i++)
         if (client->lanes[i] == conn)
@@ -293,11 +349,6 @@ void arn__redis_client_lost(arn_redis_conn *conn) {
 }
 
 /* ---- lanes ---- */
-
-void arn__redis_client_ready(arn_redis_conn *conn) {
-    conn->client->failures = 0;
-    conn->client->not_before = 0;
-}
 
 static arn_redis_conn *lane(arn_redis_client *client, int index) {
     if (client->lanes[index] == NULL)
@@ -335,8 +386,13 @@ static int pick_lane(arn_redis_client *client, const arn_redis_op *op) {
     const arn_redis_conn *small = client->lanes[ARN_REDIS_LANE_SMALL];
     const arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
 
-    if (op->len > client->config.large_bytes ||
-        (op->key_hash != 0 && *large_key_slot(client, op->key_hash) == op->key_hash))
+    if (op->large) {
+        /* What comes later for its key stays behind it, lest an old value overtake a new one. */
+        if (op->key_hash != 0)
+            *large_key_slot(client, op->key_hash) = op->key_hash;
+        return ARN_REDIS_LANE_LARGE;
+    }
+    if (op->key_hash != 0 && *large_key_slot(client, op->key_hash) == op->key_hash)
         return ARN_REDIS_LANE_LARGE;
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&
@@ -395,7 +451,8 @@ static void start_op(arn_redis_op *op) {
             break;
         case ARN_REDIS_SESSION:
             conn = op->session->conn;
-            status = conn == NULL ? ARN_ECONN : ARN_OK;
+            if (conn == NULL)
+                status = op->session->released ? ARN_ECLOSED : ARN_ECONN;
             break;
         case ARN_REDIS_LEASE:
             status = op->session->released ? ARN_ECLOSED : ARN_OK;
@@ -417,9 +474,9 @@ static void start_op(arn_redis_op *op) {
             submit_dedicated(client, op);
             return;
         case ARN_REDIS_GATE:
-            arn_queue_push(&client->gates, &op->base.node);
-            if (!arn_redis_is_full(client))
-                open_gates(client);
+            arn_queue_push(&client->gates[op->large], &op->base.node);
+            if (queued(client, op->large) <= client->config.queue_bytes)
+                open_gates(client, op->large);
             return;
         }
     }
@@ -439,7 +496,7 @@ static void run_op(arn_msg *msg, int aborted) {
         start_op(op);
         return;
     }
-    uncount(op);
+    arn__redis_op_uncount(op);
     arn__op_finish(NULL, base, ARN_ESHUTDOWN, NULL);
 }
 
@@ -485,13 +542,13 @@ int arn_redis_session_is_open(const arn_redis_session *session) {
 
 static void run_session_release(arn_msg *msg, int aborted) {
     arn_redis_session *session = ARN_CONTAINER_OF(msg, arn_redis_session, release_msg);
-    arn_redis_conn *conn = session->conn;
+    arn_redis_conn *conn = aborted ? NULL : session->conn;
 
-    session->released = 1;
-    atomic_store(&session->open, 0);
-    if (conn != NULL && !aborted) {
-        session->conn = NULL;
-        conn->session = NULL;
+    /* Aborted, the io thread may be just at the session's connection: leave all that to it. */
+    if (!aborted)
+        session->released = 1;
+    if (conn != NULL) {
+        detach_session(conn);
         if (session->discard || !arn_queue_empty(&conn->sent) || !arn_queue_empty(&conn->queued))
             arn__redis_conn_end(conn, ARN_ECLOSED, "Connection closed by this client.");
         else
@@ -505,6 +562,7 @@ void arn_redis_session_release(arn_redis_session *session, int discard) {
         return; /* released before */
     session->release_msg.run = run_session_release;
     session->discard = discard;
+    atomic_store(&session->open, 0);
     arn_redis_session_ref(session);
     arn_runtime_submit(session->client->rt, &session->release_msg, &session->release_msg);
 }
@@ -534,7 +592,8 @@ static void end_everything(arn_redis_client *client, int status, const char *mes
     end_queue(&client->retired, status, message);
     end_queue(&client->idle, status, message);
     end_queue(&client->busy, status, message);
-    open_gates(client);
+    for (i = 0; i < ARN_REDIS_LANES; i++)
+        open_gates(client, i);
     client->failures = 0;
     client->not_before = 0;
 }
@@ -662,7 +721,7 @@ arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *
     arn_redis_client *client = arn_calloc(1, sizeof(*client));
     arn_redis_config *c;
     size_t label_size;
-    int ok;
+    int ok, i;
 
     if (client == NULL)
         return NULL;
@@ -701,6 +760,7 @@ arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *
     arn_queue_init(&client->idle);
     arn_queue_init(&client->busy);
     arn_queue_init(&client->waiting);
-    arn_queue_init(&client->gates);
+    for (i = 0; i < ARN_REDIS_LANES; i++)
+        arn_queue_init(&client->gates[i]);
     return client;
 }

@@ -43,7 +43,7 @@ typedef struct arn_redis_config {
     int keepalive_idle, keepalive_interval, keepalive_count; /* seconds, 0: system's */
     unsigned max_dedicated;
     size_t large_bytes;
-    size_t queue_bytes; /* past it, arn_redis_is_full() */
+    size_t queue_bytes; /* see arn_redis_is_full() */
 } arn_redis_config;
 
 typedef enum arn_redis_route {
@@ -66,8 +66,10 @@ struct arn_redis_op {
     uint32_t replies;            /* expected: 1, or the commands of a pipeline */
     uint32_t got;                /* io thread */
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
-    int express; /* under way on an express connection: the io thread does not know it */
-    int queued_bytes_counted;
+    int express;   /* under way on an express connection: the io thread does not know it */
+    int large;     /* of more than config.large_bytes; a GATE: for one that is */
+    int submitted; /* arn_redis_op_submitted() was called */
+    int ended;     /* no longer under way */
     /* A large argument that is not copied: it belongs at payload_at of the request. Whoever sets
      * it sets release too, which is called with `payload_owner` when the op is freed, on whatever
      * thread that is. */
@@ -83,7 +85,6 @@ struct arn_redis_op {
 typedef struct arn_redis_stats {
     _Atomic uint64_t commands, replies, errors, bytes_in, bytes_out, connects, reconnects;
     _Atomic uint64_t connections, dedicated; /* now */
-    _Atomic uint64_t queued_bytes;           /* now: requests made and not yet answered */
 } arn_redis_stats;
 
 /* The config and its strings are copied. NULL: out of memory. One reference. */
@@ -105,8 +106,17 @@ void arn_redis_client_disconnect(arn_redis_client *client);
  * child must not call this on its parent's client; it leaves the memory alone. */
 void arn_redis_client_release(arn_redis_client *client);
 
-/* True when so many bytes are under way that a new op should wait for a GATE op first. */
-int arn_redis_is_full(const arn_redis_client *client);
+/* Backpressure. Small and large requests, which have lanes of their own, are counted apart, so that
+ * nothing small waits for room behind something large; each op counts with its own memory too.
+ *
+ * Whoever submits an op calls arn_redis_op_submitted() just before, and before that lets a GATE op
+ * pass if the client is full. An op that is made and perhaps never submitted is in nobody's way;
+ * but when many such are about, another should rather be made later (has_room). */
+void arn_redis_op_submitted(arn_redis_op *op);
+int arn_redis_is_full(const arn_redis_client *client, size_t len);  /* for a request of len bytes */
+int arn_redis_has_room(const arn_redis_client *client, size_t len); /* to make it ahead of time */
+arn_redis_op *arn_redis_gate_new(arn_redis_client *client, size_t len); /* NULL: out of memory */
+uint64_t arn_redis_queued_bytes(const arn_redis_client *client);        /* under way */
 
 /* An op with room for a request of len bytes, which the caller fills in, less the payload_len
  * bytes of a payload that is referred to. NULL: out of memory. */

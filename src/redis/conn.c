@@ -20,12 +20,10 @@
 static void start_connecting(arn_redis_conn *conn);
 static void arm(arn_redis_conn *conn);
 
-static arn_redis_op *op_of(arn_queue *node) {
-    return ARN_CONTAINER_OF(ARN_CONTAINER_OF(node, arn_op, node), arn_redis_op, base);
-}
+#define op_of arn__redis_op_of
 
 static uint64_t now_of(const arn_redis_conn *conn) {
-    return uv_now(arn__runtime_loop(conn->client->rt));
+    return arn__redis_now(conn->client);
 }
 
 /* ---- ends ---- */
@@ -57,6 +55,7 @@ static void close_stream(arn_redis_conn *conn) {
     arn__redis_reader_free(conn->reader);
     conn->reader = NULL;
     conn->unsent = 0;
+    conn->connect_by = 0;
     conn->was_ready = 0;
     conn->state = ARN_REDIS_IDLE;
     arn_arena_free(&conn->scratch);
@@ -81,8 +80,20 @@ void arn__redis_conn_end(arn_redis_conn *conn, int status, const char *message) 
         conn_free(conn);
 }
 
+/* The next attempt comes later, the later the more have failed in a row. */
+static void back_off(arn_redis_conn *conn) {
+    arn_redis_client *client = conn->client;
+    unsigned shift = client->failures < 6 ? client->failures : 6;
+    uint64_t backoff = (uint64_t)BACKOFF_FIRST_MS << shift;
+
+    client->failures++;
+    client->not_before = now_of(conn) + (backoff < BACKOFF_MAX_MS ? backoff : BACKOFF_MAX_MS);
+}
+
 /* An established connection has ended. What was sent fails; what was not waits for the next. */
 static void broke(arn_redis_conn *conn, int status, const char *message) {
+    if (conn->bytes_in == 0)
+        back_off(conn); /* accepted and closed without a word */
     if (conn->role != ARN_REDIS_LANE) {
         arn__redis_conn_end(conn, status, message);
         return;
@@ -97,12 +108,7 @@ static void broke(arn_redis_conn *conn, int status, const char *message) {
 
 /* An attempt at a connection has failed, and with it everything that waited for it. */
 static void connect_failed(arn_redis_conn *conn, int status, const char *message) {
-    arn_redis_client *client = conn->client;
-    unsigned shift = client->failures < 6 ? client->failures : 6;
-    uint64_t backoff = (uint64_t)BACKOFF_FIRST_MS << shift;
-
-    client->failures++;
-    client->not_before = now_of(conn) + (backoff < BACKOFF_MAX_MS ? backoff : BACKOFF_MAX_MS);
+    back_off(conn);
     if (conn->role != ARN_REDIS_LANE) {
         arn__redis_conn_end(conn, status, message);
         return;
@@ -112,8 +118,12 @@ static void connect_failed(arn_redis_conn *conn, int status, const char *message
     close_stream(conn);
 }
 
+static void check_failed(arn_redis_conn *conn, int status, const char *message);
+
 static void fail_stream(arn_redis_conn *conn, int status, const char *message) {
-    if (conn->was_ready)
+    if (conn->state == ARN_REDIS_CHECKING)
+        check_failed(conn, status, message);
+    else if (conn->was_ready)
         broke(conn, status, message);
     else
         connect_failed(conn, status, message);
@@ -136,6 +146,22 @@ static void describe(const arn_redis_conn *conn, int uv_error, char *out, size_t
                  uv_strerror(uv_error));
     else
         snprintf(out, size, "Error %d connecting to %s. %s.", code, label, uv_strerror(uv_error));
+}
+
+/* The connection did not answer a health check: it was lost while nobody used it. What it was
+ * checked for has not been sent and gets its whole time on another connection. */
+static void check_failed(arn_redis_conn *conn, int status, const char *message) {
+    arn_queue *node;
+
+    while (conn->role == ARN_REDIS_DEDICATED && conn->session == NULL &&
+           !arn_queue_empty(&conn->queued))
+        arn__redis_client_wait_again(op_of(arn_queue_pop(&conn->queued)));
+    for (node = conn->queued.next; node != &conn->queued; node = node->next) {
+        arn_op *op = &op_of(node)->base;
+        if (op->timeout_ms != 0)
+            op->deadline = now_of(conn) + op->timeout_ms;
+    }
+    broke(conn, status, message);
 }
 
 /* ---- time ---- */
@@ -183,7 +209,7 @@ static void on_timer(uv_timer_t *timer) {
     if (conn->connect_by != 0 && now >= conn->connect_by) {
         conn->connect_by = 0;
         if (conn->state == ARN_REDIS_CHECKING) {
-            broke(conn, ARN_ECONN, "Connection closed: no answer to a health check.");
+            check_failed(conn, ARN_ECONN, "Connection closed: no answer to a health check.");
             return;
         }
         if (conn->state != ARN_REDIS_READY) {
@@ -214,7 +240,7 @@ static void arm_at(arn_redis_conn *conn, uint64_t at) {
 }
 
 /* Starts the timer for whatever comes first. Ops of one client have the same time to live, so a
- * running timer is never too late for a new one and is left alone on the way of every op. */
+ * timer that runs for the first op of a queue is not too late for those behind it. */
 static void arm(arn_redis_conn *conn) {
     uint64_t at = 0;
     arn_redis_op *op;
@@ -242,9 +268,15 @@ static void became_ready(arn_redis_conn *conn) {
     conn->was_ready = 1;
     conn->connect_by = 0;
     conn->last_read = now_of(conn);
-    arn__redis_client_ready(conn);
     arm(conn);
     arn__redis_conn_pump(conn);
+}
+
+/* Why the reader has failed; NULL: the status says it. */
+static const char *reader_error(const arn_redis_conn *conn) {
+    const char *text = arn__redis_reader_error(conn->reader);
+
+    return text[0] != '\0' ? text : NULL;
 }
 
 /* A reply that belongs to the connection. 1: one was used; 0: incomplete; < 0: the stream failed
@@ -257,22 +289,22 @@ static int read_own_reply(arn_redis_conn *conn) {
     if (r == 0)
         return 0;
     if (r < 0) {
-        fail_stream(conn, r, arn__redis_reader_error(conn->reader));
+        fail_stream(conn, r, reader_error(conn));
         return -1;
     }
+    conn->bytes_used = conn->bytes_in - arn__redis_reader_pending(conn->reader);
     if (conn->state == ARN_REDIS_CHECKING) {
         arn_arena_free(&conn->scratch);
         became_ready(conn);
         return 1;
     }
     r = arn__redis_setup_reply(conn, conn->setup_got, &value, &message);
+    if (r == ARN_REDIS_SETUP_AGAIN) {
+        close_stream(conn);
+        start_connecting(conn);
+        return -1;
+    }
     if (r != ARN_OK) {
-        if (conn->client->legacy_auth == 1) {
-            conn->client->legacy_auth = 2;
-            close_stream(conn);
-            start_connecting(conn);
-            return -1;
-        }
         connect_failed(conn, r, message);
         return -1;
     }
@@ -291,7 +323,9 @@ static int read_op_reply(arn_redis_conn *conn) {
     if (r == 0)
         return 0;
     if (r < 0) {
-        fail_stream(conn, r, arn__redis_reader_error(conn->reader));
+        /* The fault is this reply's; the commands behind it merely lose their connection. */
+        drop_op(op, r, reader_error(conn));
+        fail_stream(conn, ARN_ECONN, "Connection closed: a reply before could not be read.");
         return -1;
     }
     if (op->got < op->replies)
@@ -308,7 +342,7 @@ static int read_op_reply(arn_redis_conn *conn) {
 static void after_replies(arn_redis_conn *conn) {
     if (!arn_queue_empty(&conn->sent) || conn->state != ARN_REDIS_READY)
         return;
-    uv_timer_stop(conn->timer);
+    arm(conn); /* what is still queued may be overdue first */
     if (conn->role == ARN_REDIS_RETIRED)
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
     else if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued))
@@ -324,6 +358,8 @@ static void on_data(void *owner, const char *data, size_t len) {
     conn->bytes_in += len;
     conn->last_read = now_of(conn);
     atomic_fetch_add_explicit(&conn->client->stats.bytes_in, len, memory_order_relaxed);
+    if (conn->state == ARN_REDIS_READY)
+        conn->client->failures = 0;
     arn__redis_reader_feed(conn->reader, data, len);
     while (r > 0 && conn->stream == stream && !conn->doomed) {
         if (conn->state != ARN_REDIS_READY) {
@@ -345,7 +381,7 @@ static void on_data(void *owner, const char *data, size_t len) {
 
 int arn__redis_conn_in_large(const arn_redis_conn *conn) {
     return conn->reader != NULL &&
-           arn__redis_reader_pending(conn->reader) > conn->client->config.large_bytes;
+           conn->bytes_in - conn->bytes_used > conn->client->config.large_bytes;
 }
 
 /* ---- writing ---- */
@@ -434,6 +470,7 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
         if (op->route == ARN_REDIS_LEASE) {
             op->session->conn = conn;
             conn->session = op->session;
+            arn_redis_session_ref(conn->session);
             atomic_store(&op->session->open, 1);
             drop_op(op, ARN_OK, NULL);
             continue;
@@ -453,6 +490,7 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
         need_timer |= op->base.deadline != 0;
     }
     arn__stream_flush(conn->stream);
+    need_timer |= !arn_queue_empty(&conn->queued);
     if (need_timer && !uv_is_active((uv_handle_t *)conn->timer))
         arm(conn);
     if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued) &&
@@ -493,6 +531,10 @@ static void on_error(void *owner, int uv_error) {
     arn_redis_conn *conn = owner;
     char message[384];
 
+    if (uv_error == UV_ENOMEM || uv_error == UV_EAI_MEMORY) {
+        fail_stream(conn, ARN_ENOMEM, NULL);
+        return;
+    }
     describe(conn, uv_error, message, sizeof(message));
     fail_stream(conn, uv_error == UV_ETIMEDOUT && !conn->was_ready ? ARN_ECONNTIMEDOUT : ARN_ECONN,
                 message);

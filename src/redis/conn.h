@@ -1,4 +1,5 @@
-/* conn.h - one connection to a Redis server and the client that owns it. io thread only.
+/* conn.h - one connection to a Redis server and the client that owns it. io thread only, but for
+ * what express.c uses: arn__redis_op_read().
  *
  * A connection takes ops in order, writes them, and matches replies to them in the same order:
  *
@@ -52,11 +53,12 @@ typedef struct arn_redis_conn {
     uint64_t bytes_used; /* of them, up to the end of the last reply */
     uint32_t setup_got;  /* replies of the handshake read */
     uint32_t setup_expect;
+    unsigned plain_auth;        /* AUTH went out without the user name */
     unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
     unsigned doomed;            /* to be freed when on_data returns */
     unsigned was_ready;         /* this stream has been READY */
     unsigned discard;           /* close instead of reuse */
-    arn_redis_session *session; /* that leases it; not referenced */
+    arn_redis_session *session; /* that leases it; referenced */
     arn_arena scratch;          /* replies that no op asked for */
 } arn_redis_conn;
 
@@ -97,9 +99,21 @@ struct arn_redis_client {
     arn_queue busy;    /* dedicated, in use or connecting */
     arn_queue waiting; /* ops for a dedicated connection */
     uv_timer_t *waiting_timer;
-    arn_queue gates; /* GATE ops */
+    arn_queue gates[ARN_REDIS_LANES]; /* GATE ops, for small and for large requests */
     uint32_t large_keys[256];
+
+    /* Any thread: bytes of ops that are made and not yet submitted, and that are under way. */
+    _Atomic uint64_t made_bytes;
+    _Atomic uint64_t queued_bytes[ARN_REDIS_LANES];
 };
+
+static inline arn_redis_op *arn__redis_op_of(arn_queue *node) {
+    return ARN_CONTAINER_OF(ARN_CONTAINER_OF(node, arn_op, node), arn_redis_op, base);
+}
+
+static inline uint64_t arn__redis_now(const arn_redis_client *client) {
+    return uv_now(arn__runtime_loop(client->rt));
+}
 
 /* conn.c */
 arn_redis_conn *arn__redis_conn_new(arn_redis_client *client, arn_redis_role role);
@@ -117,20 +131,23 @@ int arn__redis_conn_in_large(const arn_redis_conn *conn);
 /* setup.c: the first commands of a connection. */
 /* Appends them to the stream; the number of replies to expect, or ARN_ENOMEM. */
 int arn__redis_setup_send(arn_redis_conn *conn);
-/* Looks at the index-th reply. 0, or the status the connection is to end with; *message is set. */
+/* Looks at the index-th reply. 0; the status the connection is to end with, and *message is set; or
+ * ARN_REDIS_SETUP_AGAIN: connect once more. */
+#define ARN_REDIS_SETUP_AGAIN 1
 int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value *reply,
                            const char **message);
 
 /* client.c: what connections tell their client. */
+void arn__redis_op_uncount(arn_redis_op *op); /* it is no longer under way */
 /* Reads the op's next reply into its value (nowhere, when `late`) and counts it in op->got.
  * Results as arn__redis_reader_next(). */
 int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late);
 void arn__redis_op_finish(arn_redis_op *op, int status, const char *message);
 void arn__redis_client_pump_later(arn_redis_conn *conn); /* at the end of this turn */
-void arn__redis_client_ready(arn_redis_conn *conn);      /* set up: failures are forgotten */
 void arn__redis_client_unused(arn_redis_conn *conn);     /* dedicated and nothing under way */
 void arn__redis_client_lost(arn_redis_conn *conn);       /* about to be freed: forget it */
 void arn__redis_client_retire(arn_redis_conn *conn);     /* lane with a late reply: replace it */
+void arn__redis_client_wait_again(arn_redis_op *op);     /* first for a dedicated connection */
 /* After a reply of so many bytes: remembers large keys. */
 void arn__redis_client_note_size(arn_redis_op *op, size_t size);
 

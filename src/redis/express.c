@@ -131,19 +131,10 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     return 1;
 }
 
-/* Not arn__op_finish(): nothing is posted, the caller has the op. */
+/* Nothing is posted: the caller has the op. */
 static void finish(arn_redis_express *e, int status, const char *message) {
-    arn_op *base = &e->op->base;
-
-    base->status = status;
-    base->state = ARN_OP_DONE;
-    base->posted = 1;
-    if (status != ARN_OK) {
-        base->message =
-            message != NULL ? arn_arena_copy(&base->arena, message, strlen(message)) : NULL;
-        if (base->message == NULL)
-            base->message = arn_status_message(status);
-    }
+    arn__redis_op_uncount(e->op);
+    arn__op_end(&e->op->base, status, message);
     e->op = NULL;
     e->deadline = 0;
 }

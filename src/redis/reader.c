@@ -8,21 +8,30 @@
 #include <stdio.h>
 #include <string.h>
 
+/* hiredis parses what is not an array. Arrays are put together here: in hiredis 0.14 they end at
+ * seven levels, a header reserves memory for all the elements it claims, and large strings are only
+ * found at the top. */
+
 /* redisReader moves the rest of its buffer to the front once per reply past the first kilobyte.
  * Fed slice by slice that move is short; a reply longer than a slice gets all there is at once. */
 #define SLICE 4096u
 
-/* More elements than any sane reply has: a corrupt header must not reserve gigabytes. */
-#define ELEMENTS_MAX (64u * 1024u * 1024u)
-
-/* Deeper replies are refused: whoever converts them recurses. hiredis 0.14's own limit is 7. */
+/* Deeper replies are refused: whoever converts them recurses. */
 #define DEPTH_MAX 128
+
+/* More elements than any reply can have. */
+#define ELEMENTS_MAX (1u << 30)
+/* A header is believed to this number; beyond it memory grows as the elements come. */
+#define ELEMENTS_FIRST (64u * 1024u)
+
+/* "*1073741824\r\n" and some more zeros. */
+#define HEADER_MAX 24u
 
 /* An idle reader keeps a buffer of this size instead of giving it back after every reply. */
 #define KEEP_BUFFER (64u * 1024u)
 
-/* A reply that is one bulk string of this size goes round the parser, which would copy it twice.
- * Above the limit (Redis' own) the length is not trusted with an allocation in advance. */
+/* A bulk string of this size goes round the parser, which would copy it twice. Above the limit
+ * (Redis' own) the length is not trusted with an allocation in advance. */
 #define DIRECT_MIN (64u * 1024u)
 #define DIRECT_MAX (512u * 1024u * 1024u)
 
@@ -34,96 +43,74 @@ typedef int element_count;
 #define ROOT_TASK(parser) (&(parser)->rstack[0])
 #endif
 
+/* An array whose elements are on their way. */
+typedef struct level {
+    arn_value *array;
+    size_t count;
+    size_t cap; /* of array->u.items */
+} level;
+
 struct arn_redis_reader {
     redisReader *parser;
     const char *data; /* lent by feed, not yet given to the parser */
     size_t len;
     arn_arena *arena; /* of the reply under construction */
-    char *direct;     /* a large bulk string and its CRLF; NULL when none is under way */
+    arn_value root;   /* the reply */
+    arn_value *slot;  /* where the next value belongs: the root, or an element of the last level */
+    level levels[DEPTH_MAX];
+    unsigned depth;
+    char *direct; /* a large bulk string and its CRLF; NULL when none is under way */
     size_t direct_len, direct_pos;
     int out_of_memory;
     const char *refused; /* why a value was not made, when memory is not the reason */
     char error[160];
 };
 
-/* Where the value of this task goes: its place in the parent, or a new root. */
-static arn_value *place(const redisReadTask *task) {
-    arn_redis_reader *r = task->privdata;
+/* ---- what hiredis calls for each value; it has no arrays to make ---- */
 
-    if (task->parent != NULL) {
-        arn_value *parent = task->parent->obj;
-        return &parent->u.items[task->idx];
-    }
-    return arn_arena_alloc(r->arena, sizeof(arn_value));
-}
+static void *make(const redisReadTask *task, arn_kind kind) {
+    arn_value *v = ((arn_redis_reader *)task->privdata)->slot;
 
-static arn_value *fail(const redisReadTask *task) {
-    ((arn_redis_reader *)task->privdata)->out_of_memory = 1;
-    return NULL;
+    v->kind = kind;
+    v->len = 0;
+    return v;
 }
 
 static const char not_terminated[] = "Protocol Error: bulk string is not terminated";
 
 static void *create_string(const redisReadTask *task, char *s, size_t len) {
     arn_redis_reader *r = task->privdata;
-    arn_value *v = place(task);
+    arn_value *v = make(task, task->type == REDIS_REPLY_ERROR ? ARN_ERROR : ARN_BYTES);
 
     /* The parser has seen that two more bytes are there, but not which. */
     if (task->type == REDIS_REPLY_STRING && (s[len] != '\r' || s[len + 1] != '\n')) {
         r->refused = not_terminated;
         return NULL;
     }
-    if (v == NULL)
-        return fail(task);
-    v->kind = task->type == REDIS_REPLY_ERROR ? ARN_ERROR : ARN_BYTES;
     v->len = len;
     v->u.bytes = arn_arena_copy(r->arena, s, len);
-    return v->u.bytes != NULL ? v : fail(task);
-}
-
-static void *create_array(const redisReadTask *task, element_count elements) {
-    arn_redis_reader *r = task->privdata;
-    size_t count = elements > 0 ? (size_t)elements : 0;
-    const redisReadTask *t;
-    unsigned depth = 0;
-    arn_value *v;
-
-    if (count > ELEMENTS_MAX)
-        r->refused = "Protocol Error: too many elements in a reply";
-    for (t = task; t != NULL && depth <= DEPTH_MAX; t = t->parent)
-        depth++;
-    if (depth > DEPTH_MAX)
-        r->refused = "Protocol Error: reply is nested too deeply";
-    if (r->refused != NULL)
-        return NULL;
-    v = place(task);
-    if (v == NULL)
-        return fail(task);
-    v->kind = ARN_ARRAY;
-    v->len = count;
-    v->u.items = arn_arena_alloc(r->arena, count * sizeof(arn_value));
-    return v->u.items != NULL ? v : fail(task);
+    if (v->u.bytes != NULL)
+        return v;
+    r->out_of_memory = 1;
+    return NULL;
 }
 
 static void *create_integer(const redisReadTask *task, long long integer) {
-    arn_value *v = place(task);
+    arn_value *v = make(task, ARN_INT);
 
-    if (v == NULL)
-        return fail(task);
-    v->kind = ARN_INT;
-    v->len = 0;
     v->u.integer = integer;
     return v;
 }
 
 static void *create_nil(const redisReadTask *task) {
-    arn_value *v = place(task);
+    return make(task, ARN_NIL);
+}
 
-    if (v == NULL)
-        return fail(task);
-    v->kind = ARN_NIL;
-    v->len = 0;
-    return v;
+/* Of the other aggregates that newer versions know. */
+static void *create_array(const redisReadTask *task, element_count elements) {
+    (void)elements;
+    ((arn_redis_reader *)task->privdata)->refused = "Protocol Error: a reply of RESP3";
+    return NULL;
 }
 
 /* The arena frees. */
@@ -133,23 +120,18 @@ static void free_object(void *object) {
 
 #if HIREDIS_MAJOR >= 1
 static void *create_double(const redisReadTask *task, double number, char *s, size_t len) {
-    arn_value *v = place(task);
+    arn_value *v = make(task, ARN_DOUBLE);
 
     (void)s;
     (void)len;
-    if (v == NULL)
-        return fail(task);
-    v->kind = ARN_DOUBLE;
-    v->len = 0;
     v->u.number = number;
     return v;
 }
 
 static void *create_bool(const redisReadTask *task, int truth) {
-    arn_value *v = create_integer(task, truth != 0);
+    arn_value *v = make(task, ARN_BOOL);
 
-    if (v != NULL)
-        v->kind = ARN_BOOL;
+    v->u.integer = truth != 0;
     return v;
 }
 #endif
@@ -178,9 +160,7 @@ arn_redis_reader *arn__redis_reader_new(void) {
     }
     r->parser->privdata = r;
     r->parser->maxbuf = KEEP_BUFFER;
-#if HIREDIS_MAJOR >= 1
-    r->parser->maxelements = ELEMENTS_MAX;
-#endif
+    r->slot = &r->root;
     return r;
 }
 
@@ -211,8 +191,10 @@ static int feed_slice(arn_redis_reader *r) {
     return 1;
 }
 
-/* The parser waits for the rest of something. If that is a large bulk string by itself, takes it
- * over: what has come of it is moved to its last place and the parser is as before the reply. */
+/* ---- large bulk strings ---- */
+
+/* The parser waits for the rest of something. If that is a large bulk string, takes it over: what
+ * has come of it is moved to its last place and the parser is as before it. */
 static int go_direct(arn_redis_reader *r) {
     redisReader *parser = r->parser;
     const char *p = parser->buf + parser->pos;
@@ -247,7 +229,8 @@ static int go_direct(arn_redis_reader *r) {
 }
 
 /* Adds what was fed to the bulk string. 1 when it is complete; else as next(). */
-static int read_direct(arn_redis_reader *r, arn_value *value) {
+static int read_direct(arn_redis_reader *r) {
+    arn_value *value = r->slot;
     size_t room = r->direct_len - r->direct_pos;
     size_t n = r->len < room ? r->len : room;
 
@@ -259,7 +242,7 @@ static int read_direct(arn_redis_reader *r, arn_value *value) {
     if (r->direct_pos < r->direct_len)
         return 0;
     if (memcmp(r->direct + r->direct_len - 2, "\r\n", 2) != 0) {
-        snprintf(r->error, sizeof(r->error), "%s", not_terminated);
+        r->refused = not_terminated;
         return ARN_EPROTO;
     }
     value->kind = ARN_BYTES;
@@ -289,27 +272,150 @@ static int broken(arn_redis_reader *r) {
     return ARN_EPROTO;
 }
 
+/* ---- arrays ---- */
+
+static int refuse(arn_redis_reader *r, const char *why) {
+    r->refused = why;
+    return ARN_EPROTO;
+}
+
+/* Is the parser between two values, with the header of an array before it? */
+static int at_array(const arn_redis_reader *r) {
+    const redisReader *parser = r->parser;
+
+    return parser->pos < parser->len && parser->buf[parser->pos] == '*' &&
+           (parser->ridx == -1 || (parser->ridx == 0 && ROOT_TASK(parser)->type < 0));
+}
+
+/* "*N\r\n" at the parser's position: N, or -1 for a null array, in *count. 1 when it was read; else
+ * as next(). */
+static int read_header(arn_redis_reader *r, long long *count) {
+    redisReader *parser = r->parser;
+    const char *p = parser->buf + parser->pos + 1;
+    size_t have = parser->len - parser->pos - 1;
+    const char *end = memchr(p, '\r', have < HEADER_MAX ? have : HEADER_MAX);
+    long long n = 0;
+
+    if (end == NULL && have < HEADER_MAX)
+        return 0;
+    if (end == NULL || end == p)
+        return refuse(r, "Protocol Error: bad array length");
+    if (end + 1 == p + have)
+        return 0;
+    if (end - p == 2 && p[0] == '-' && p[1] == '1') {
+        n = -1;
+        p = end;
+    }
+    for (; p < end; p++) {
+        if (*p < '0' || *p > '9')
+            return refuse(r, "Protocol Error: bad array length");
+        n = n * 10 + (*p - '0');
+        if (n > (long long)ELEMENTS_MAX)
+            return refuse(r, "Protocol Error: too many elements in a reply");
+    }
+    if (end[1] != '\n')
+        return refuse(r, "Protocol Error: bad array length");
+    parser->pos = (size_t)(end + 2 - parser->buf);
+    *count = n;
+    return 1;
+}
+
+/* Room for one more element of the last level. */
+static int grow(arn_redis_reader *r) {
+    level *l = &r->levels[r->depth - 1];
+    size_t cap = l->cap == 0 ? ELEMENTS_FIRST : l->cap * 2;
+    arn_value *items;
+
+    if (l->array->len < l->cap)
+        return 1;
+    if (cap > l->count)
+        cap = l->count;
+    items = arn_arena_alloc(r->arena, cap * sizeof(*items));
+    if (items == NULL) {
+        r->out_of_memory = 1;
+        return ARN_ENOMEM;
+    }
+    if (l->cap > 0)
+        memcpy(items, l->array->u.items, l->cap * sizeof(*items));
+    l->array->u.items = items;
+    l->cap = cap;
+    return 1;
+}
+
+/* The slot has its value. Goes on to the next slot; 1 when the reply is complete, 0 when not. */
+static int filled(arn_redis_reader *r) {
+    while (r->depth > 0) {
+        level *l = &r->levels[r->depth - 1];
+        if (++l->array->len < l->count)
+            return 0;
+        r->depth--;
+    }
+    return 1;
+}
+
+/* Opens an array in the slot. As filled(), or ARN_E*. */
+static int open_array(arn_redis_reader *r) {
+    arn_value *array = r->slot;
+    long long count;
+    int status = read_header(r, &count);
+
+    if (status <= 0)
+        return status;
+    array->kind = count < 0 ? ARN_NIL : ARN_ARRAY;
+    array->len = 0;
+    array->u.items = NULL;
+    if (count <= 0)
+        return filled(r) ? 1 : 2;
+    if (r->depth == DEPTH_MAX)
+        return refuse(r, "Protocol Error: reply is nested too deeply");
+    r->levels[r->depth++] = (level){array, (size_t)count, 0};
+    return 2;
+}
+
+/* Reads one value or header into the slot from what the parser has. 2: more to do; 1: the reply is
+ * complete; 0: the parser needs more; ARN_E*. */
+static int step(arn_redis_reader *r) {
+    void *leaf = NULL;
+
+    if (r->depth > 0) {
+        level *l = &r->levels[r->depth - 1];
+        if (grow(r) < 0)
+            return ARN_ENOMEM;
+        r->slot = &l->array->u.items[l->array->len];
+    } else {
+        r->slot = &r->root;
+    }
+    if (r->direct != NULL) {
+        int status = read_direct(r);
+        return status <= 0 ? status : filled(r) ? 1 : 2;
+    }
+    if (at_array(r))
+        return open_array(r);
+    if (redisReaderGetReply(r->parser, &leaf) != REDIS_OK)
+        return ARN_EPROTO;
+    if (leaf == NULL)
+        return 0;
+    return filled(r) ? 1 : 2;
+}
+
 int arn__redis_reader_next(arn_redis_reader *r, arn_arena *arena, arn_value *value) {
-    void *reply = NULL;
-    int fed;
+    int status;
 
     r->arena = arena;
     for (;;) {
-        if (r->direct != NULL)
-            return read_direct(r, value);
-        if (redisReaderGetReply(r->parser, &reply) != REDIS_OK)
-            return broken(r);
-        if (reply != NULL) {
-            *value = *(arn_value *)reply;
+        status = step(r);
+        if (status == 1) {
+            *value = r->root;
             return 1;
         }
-        fed = go_direct(r);
-        if (fed == 0) {
-            fed = feed_slice(r);
-            if (fed == 0)
-                return 0;
+        if (status == 0 && r->direct == NULL) {
+            status = go_direct(r);
+            if (status == 0)
+                status = feed_slice(r);
         }
-        if (fed < 0)
+        if (status == 0)
+            return 0;
+        if (status < 0)
             return broken(r);
     }
 }

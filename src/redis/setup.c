@@ -31,7 +31,7 @@ static unsigned list_commands(const arn_redis_conn *conn, setup_command *out) {
         auth->kind = SETUP_AUTH;
         auth->args[0] = slice("AUTH");
         auth->count = 2;
-        if (c->username != NULL && !conn->client->legacy_auth) {
+        if (c->username != NULL && !conn->plain_auth) {
             auth->args[1] = slice(c->username);
             auth->args[2] = slice(password);
             auth->count = 3;
@@ -55,9 +55,10 @@ static unsigned list_commands(const arn_redis_conn *conn, setup_command *out) {
 
 int arn__redis_setup_send(arn_redis_conn *conn) {
     setup_command commands[COMMANDS_MAX];
-    unsigned count = list_commands(conn, commands);
-    unsigned i;
+    unsigned count, i;
 
+    conn->plain_auth = conn->client->legacy_auth;
+    count = list_commands(conn, commands);
     for (i = 0; i < count; i++) {
         size_t size = arn_redis_packed_size(commands[i].args, commands[i].count);
         char *packed = arn_arena_alloc(&conn->scratch, size);
@@ -86,6 +87,16 @@ static int is_ok(const arn_value *v) {
     return v->kind == ARN_BYTES && v->len == 2 && memcmp(v->u.bytes, "OK", 2) == 0;
 }
 
+/* A server that does not know AUTH says so with the arguments: with the password. */
+static void cut_arguments(const arn_value *reply) {
+    static const char beginning[] = ", with args beginning with";
+    char *text = (char *)reply->u.bytes; /* in the connection's arena */
+    char *p = strstr(text, beginning);
+
+    if (p != NULL)
+        memset(p, '\0', reply->len - (size_t)(p - text));
+}
+
 int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value *reply,
                            const char **message) {
     setup_command commands[COMMANDS_MAX];
@@ -105,9 +116,16 @@ int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value
          (starts_with(reply, "ERR") && !starts_with(reply, "ERR max number of clients"))))
         return ARN_OK;
 
-    /* A server before 6.0 takes the password alone: connect once more its way. */
-    if (command->kind == SETUP_AUTH && command->count == 3 && reply->kind == ARN_ERROR &&
-        starts_with(reply, "ERR wrong number of arguments"))
-        conn->client->legacy_auth = 1;
-    return reply->kind == ARN_ERROR ? ARN_EAUTH : ARN_EPROTO;
+    if (reply->kind != ARN_ERROR)
+        return ARN_EPROTO;
+    if (command->kind == SETUP_AUTH) {
+        /* A server before 6.0 takes the password alone: connect once more its way. */
+        if (command->count == 3 && starts_with(reply, "ERR wrong number of arguments")) {
+            conn->client->legacy_auth = 1;
+            return ARN_REDIS_SETUP_AGAIN;
+        }
+        if (starts_with(reply, "ERR unknown command"))
+            cut_arguments(reply);
+    }
+    return ARN_EAUTH;
 }

@@ -175,6 +175,7 @@ arn_redis_op *t_op(arn_redis_client *client, arn_redis_route route, ...) {
 }
 
 void t_submit(arn_redis_op *op, arn_port *port) {
+    arn_redis_op_submitted(op);
     arn_op_set_port(&op->base, port);
     arn_runtime_submit(arn_redis_client_runtime(op->client), &op->base.msg, &op->base.msg);
 }

@@ -135,7 +135,7 @@ static void send_and_read(void **state) {
     RUN(second, ARN_OK, "3rd");
     arn_redis_express_free(e);
     assert_int_equal(STAT(client, connections), 1);
-    assert_int_equal(STAT(client, queued_bytes), 0);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
     t_close(client);
 }
 

@@ -49,7 +49,7 @@ static void tcp_and_unix(void **state) {
         assert_int_equal(STAT(client, replies), 6);
         assert_int_equal(STAT(client, errors), 1);
         assert_int_equal(STAT(client, connects), 1);
-        assert_int_equal(STAT(client, queued_bytes), 0);
+        assert_int_equal(arn_redis_queued_bytes(client), 0);
         t_close(client);
         config.host = NULL;
         config.path = server.path;
@@ -490,16 +490,22 @@ static void gates(void **state) {
     int i;
 
     (void)state;
-    config.queue_bytes = 4 * strlen(GET("a"));
     client = t_client_of(&config);
-    RUN(t_op(client, ARN_REDIS_GATE, NULL), ARN_OK, NULL); /* open at once */
+    ops[0] = OP(client, SHARED, "GET", "a");
+    arn_redis_op_submitted(ops[0]);
+    config.queue_bytes = 4 * arn_redis_queued_bytes(client);
+    arn_op_unref(&ops[0]->base);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
+    t_close(client);
+    client = t_client_of(&config);
+    RUN(arn_redis_gate_new(client, 1), ARN_OK, NULL); /* open at once */
     for (i = 0; i < 5; i++) {
-        assert_false(arn_redis_is_full(client));
+        assert_false(arn_redis_is_full(client, 1));
         ops[i] = t_start(OP(client, SHARED, "GET", names[i]));
     }
-    assert_true(arn_redis_is_full(client));
-    gate = t_start(t_op(client, ARN_REDIS_GATE, NULL));
-    cancelled = t_start(t_op(client, ARN_REDIS_GATE, NULL));
+    assert_true(arn_redis_is_full(client, 1));
+    gate = t_start(arn_redis_gate_new(client, 1));
+    cancelled = t_start(arn_redis_gate_new(client, 1));
     arn_op_cancel(t_rt, &cancelled->base);
     NEXT(cancelled, ARN_ECANCELED, NULL);
     t_fault_go(f);
@@ -511,7 +517,7 @@ static void gates(void **state) {
     NEXT(gate, ARN_OK, NULL);
     for (i = 0; i < 3; i++)
         ops[i] = t_start(OP(client, SHARED, "GET", "x"));
-    gate = t_start(t_op(client, ARN_REDIS_GATE, NULL));
+    gate = t_start(arn_redis_gate_new(client, 1));
     NOTHING();
     arn_redis_client_disconnect(client);
     t_barrier(t_rt);
@@ -550,7 +556,7 @@ static arn_redis_client *busy_client(arn_redis_op **ops, arn_redis_session **s) 
     ops[SENT] = t_start(OP(client, SHARED, "GET", "k"));
     ops[WAITING] = t_start(OP(client, EXCLUSIVE, "GET", "k"));
     ops[WAITING_LEASE] = t_start(LEASE(s[1]));
-    ops[GATED] = t_start(t_op(client, ARN_REDIS_GATE, NULL));
+    ops[GATED] = t_start(arn_redis_gate_new(client, 1));
     NOTHING();
     return client;
 }
@@ -584,7 +590,7 @@ static void disconnect(void **state) {
     assert_int_equal(STAT(client, connections), 0);
     assert_int_equal(STAT(client, connects), 3); /* none for those that waited */
     assert_int_equal(STAT(client, dedicated), 0);
-    assert_int_equal(STAT(client, queued_bytes), 0);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
     ASK(client, "v", "GET", "k");
     RUN(OP(client, EXCLUSIVE, "GET", "k"), ARN_OK, "v");
     t_close(client);
@@ -618,7 +624,7 @@ static void runtime_stop(void **state) {
     t_redis_thaw(&server);
     check_ended(ops, s, ARN_ESHUTDOWN);
     FAIL(client, ARN_ESHUTDOWN, "GET", "k");
-    assert_int_equal(STAT(client, queued_bytes), 0);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
     arn_redis_client_disconnect(client);
     arn_redis_client_release(client);
 }

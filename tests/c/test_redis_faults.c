@@ -350,7 +350,7 @@ static void cancels(void **state) {
     NEXT(d, ARN_ECANCELED, NULL);
     assert_int_equal(t_fault_finish(f), 0);
     assert_int_equal(STAT(client, dedicated), 0);
-    assert_int_equal(STAT(client, queued_bytes), 0);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
     t_close(client);
 }
 
