@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
+import types
 from typing import Any
 
 from redis._parsers import Encoder, _AsyncHiredisParser, _AsyncRESP2Parser
@@ -21,6 +23,8 @@ from arshai_native._redis_errors import error_factory
 
 from . import connection as _pools
 from ._retry import RetryRules
+
+logger = logging.getLogger("arshai_native.redis")
 
 _MAX_CONNECTIONS = 2**31 - 1
 
@@ -110,7 +114,9 @@ def _keepalive(connection: Any) -> dict[str, Any]:
 
 def _options(pool: ConnectionPool, connection: Any) -> dict[str, Any]:
     """The engine's arguments from a connection that pool made; Unsupported if there are none."""
-    if connection.protocol != 2 or connection.credential_provider or connection.redis_connect_func:
+    # redis-py takes the protocol as a string too, as it comes from a URL.
+    protocol = str(connection.protocol or 2)
+    if protocol != "2" or connection.credential_provider or connection.redis_connect_func:
         raise Unsupported("RESP3, credential provider or connect function")
     encoder = connection.encoder
     if type(encoder) is not Encoder or pool.encoder_class is not Encoder:
@@ -153,7 +159,27 @@ def _is_standard(pool: ConnectionPool) -> bool:
     if pool.connection_class not in (Connection, UnixDomainSocketConnection):
         return False
     base = BlockingConnectionPool if isinstance(pool, BlockingConnectionPool) else ConnectionPool
-    return all(getattr(type(pool), name) is getattr(base, name) for name in _POOL_METHODS)
+    # Not every version has all of them.
+    return all(
+        getattr(type(pool), name, None) is getattr(base, name, None) for name in _POOL_METHODS
+    )
+
+
+def is_original(cls: type, name: str) -> bool:
+    """
+    Whether a method of a class of redis-py's is redis-py's own.
+
+    Instrumentation (OpenTelemetry, Sentry and others) replaces it by a wrapper, before or after this
+    module is imported, and would not see what goes past it.
+    """
+    method = vars(cls).get(name)
+    if method is None:
+        return True
+    return (
+        isinstance(method, types.FunctionType)
+        and method.__module__ == cls.__module__
+        and not hasattr(method, "__wrapped__")
+    )
 
 
 def _make(pool: ConnectionPool) -> Native | None:
@@ -161,9 +187,10 @@ def _make(pool: ConnectionPool) -> Native | None:
         return None
     try:
         native = Native(pool)
-    except Exception:
+    except Exception as error:
         # Whatever is wrong with the configuration, redis-py says so at the first command, in its
         # own words; its path is taken and does.
+        logger.debug("redis-py's own path serves %s: %s", _pools.describe(pool), error)
         return None
     pool.__class__ = _OURS.get(type(pool), type(pool))
     return native

@@ -19,10 +19,16 @@ from redis.exceptions import (
 )
 
 from ._callbacks import finish
-from ._engine import Native, native_of
+from ._engine import Native, is_original, native_of
 from ._retry import ONLY_NAMED
-from ._routes import need_own
 from ._session import SessionConnection
+
+
+def _is_untouched() -> bool:
+    # Instrumentation wraps these two.
+    return is_original(_peer.Pipeline, "execute") and is_original(
+        _peer.Pipeline, "immediate_execute_command"
+    )
 
 
 def _lost(error: Exception) -> WatchError:
@@ -59,7 +65,7 @@ class Pipeline(_peer.Pipeline):
         shard_hint: str | None,
     ) -> None:
         super().__init__(connection_pool, response_callbacks, transaction, shard_hint)
-        self._native = native_of(connection_pool)
+        self._native = native_of(connection_pool) if _is_untouched() else None
         # The last failure of a unit sent by the engine, which has applied the retry rules itself.
         self._engine_error: Exception | None = None
 
@@ -190,7 +196,7 @@ class Pipeline(_peer.Pipeline):
         self, native: Native, commands: Sequence[Sequence[Any]], transaction: bool
     ) -> list[Any]:
         """Raw replies of commands sent as one unit, in MULTI and EXEC; errors as instances."""
-        own = need_own(commands)
+        own = bool(commands) and native.engine.needs_own(commands)
         unit = [("MULTI",), *commands, ("EXEC",)] if transaction else list(commands)
         connection = self.connection
         if not unit:
@@ -214,7 +220,7 @@ class Pipeline(_peer.Pipeline):
 
     async def _send_undecoded(self, native: Native, commands: CommandStackT) -> list[Any]:
         """As _send, for commands some of whose replies are not to be decoded."""
-        own = need_own(args for args, _ in commands)
+        own = native.engine.needs_own(args for args, _ in commands)
         connection = self.connection or SessionConnection(native)
         try:
             await connection.connect()

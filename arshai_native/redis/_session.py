@@ -10,7 +10,6 @@ from typing import Any
 from redis.exceptions import DataError, ResponseError
 
 from ._engine import Native
-from ._routes import Route, route_of
 
 # What a refused command raises before anything was sent.
 _REFUSED = (DataError, NotImplementedError)
@@ -86,7 +85,7 @@ class SessionConnection:
         """Sends one command and returns its raw reply; an error reply is raised."""
         await self.connect()
         # WATCH and UNWATCH come in pairs here; the pipeline that watches sees to it.
-        if args[0] not in ("WATCH", "UNWATCH") and route_of(args) is Route.OWN:
+        if args[0] not in ("WATCH", "UNWATCH") and self._native.engine.needs_own((args,)):
             self._changed = True
         options = {"never_decode": True} if never_decode else {}
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis.asyncio.client as _peer
 from redis.asyncio.client import Monitor as Monitor
@@ -15,13 +15,13 @@ from redis.exceptions import ResponseError
 from arshai_native import _core
 
 from ._callbacks import ResponseCallbacks, finish
-from ._engine import REPLIES_KNOWN, Native, native_of
+from ._engine import REPLIES_KNOWN, Native, is_original, native_of
 from ._pipeline import Pipeline as Pipeline
 from ._session import SessionConnection
 from .connection import describe
 
-# Methods that redis-py's own path calls for each command. A class that replaces one of them means
-# to be asked, so its clients take that path.
+# Methods that redis-py's own path calls for each command. Whoever replaces one of them, in a class of
+# their own or, as instrumentation does, in redis-py's, means to be asked: such clients take that path.
 _PATH_METHODS = (
     "parse_response",
     "_send_command_parse_response",
@@ -59,31 +59,35 @@ class Redis(_core.RedisCommands, _peer.Redis):  # type: ignore[misc]
     # (True: every command goes through _execute_python).
     _native: Native | None = None
 
-    @functools.wraps(_peer.Redis.__init__)  # type: ignore[misc]
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if self._uses_native_path():
-            self._native = native_of(self.connection_pool)
-        self._bind()
-        callbacks = ResponseCallbacks(self._callbacks)
-        callbacks.attach(self)
-        self._callbacks: Any = callbacks
-        self._custom_callbacks = self.single_connection_client or not REPLIES_KNOWN
+    _callbacks: Any
+    _connection: Any = None
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if cls.execute_command is Redis.execute_command:
-            return
-        # A subclass with an execute_command of its own expects every command to pass through
-        # it, which the methods in C do not do and redis-py's do.
-        for name in vars(_core.RedisCommands):
-            ours = getattr(_core.RedisCommands, name)
-            if not name.startswith("_") and getattr(cls, name) is ours:
-                setattr(cls, name, getattr(_peer.Redis, name))
+    if not TYPE_CHECKING:  # type checkers see redis-py's constructor
+
+        @functools.wraps(_peer.Redis.__init__)
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            callbacks = ResponseCallbacks(self._callbacks)
+            callbacks.attach(self)
+            self._callbacks = callbacks
+            self._custom_callbacks = self.single_connection_client or not REPLIES_KNOWN
 
     @classmethod
     def _uses_native_path(cls) -> bool:
-        return all(getattr(cls, name, None) is getattr(Redis, name, None) for name in _PATH_METHODS)
+        return is_original(_peer.Redis, "execute_command") and all(
+            getattr(cls, name, None) is getattr(Redis, name, None)
+            and is_original(_peer.Redis, name)
+            for name in _PATH_METHODS
+        )
+
+    def __copy__(self) -> Redis:
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._bind()
+        copy._custom_callbacks = self._custom_callbacks
+        if isinstance(copy._callbacks, ResponseCallbacks):
+            copy._callbacks.attach(copy)
+        return copy
 
     def __repr__(self) -> str:
         return f"<{type(self).__module__}.{type(self).__name__}({describe(self.connection_pool)})>"
@@ -94,6 +98,17 @@ class Redis(_core.RedisCommands, _peer.Redis):  # type: ignore[misc]
         foreign = connection is not None and not isinstance(connection, SessionConnection)
         native = self._native
         self._engine = None if native is None or foreign else native.engine
+
+    @property
+    def connection_pool(self) -> Any:
+        """The pool, whose configuration the engine has; another one has another engine."""
+        return self._pool
+
+    @connection_pool.setter
+    def connection_pool(self, pool: Any) -> None:
+        self._pool = pool
+        self._native = native_of(pool) if self._uses_native_path() else None
+        self._bind()
 
     @property
     def connection(self) -> Any:

@@ -93,6 +93,16 @@ static PyObject *from_map(const arn_py_codec *codec, const arn_value *value, int
     return dict;
 }
 
+static PyObject *from_error(const arn_py_codec *codec, const arn_value *value) {
+    PyObject *error = arn_py_make_error(codec, "response", value->u.bytes, value->len);
+
+    if (PyErr_GivenExceptionMatches(error, PyExc_Exception))
+        return error;
+    arn_py_raise(error); /* Ctrl-C while it was made is not an item of a reply */
+    Py_DECREF(error);
+    return NULL;
+}
+
 PyObject *arn_py_from_value(const arn_py_codec *codec, const arn_value *value, int decode) {
     PyObject *list, *set;
 
@@ -120,7 +130,7 @@ PyObject *arn_py_from_value(const arn_py_codec *codec, const arn_value *value, i
     case ARN_MAP:
         return from_map(codec, value, decode);
     case ARN_ERROR:
-        return arn_py_make_error(codec, "response", value->u.bytes, value->len);
+        return from_error(codec, value);
     case ARN_BIGINT:
     case ARN_FLOAT32_ARRAY:
     case ARN_FLOAT64_ARRAY:
@@ -143,6 +153,10 @@ void arn_py_args_init(arn_py_args *a, const arn_py_codec *codec) {
 }
 
 void arn_py_args_clear(arn_py_args *a) {
+    size_t i;
+
+    for (i = 0; i < a->count; i++)
+        Py_XDECREF(a->objects[i]);
     if (a->slices != a->first_slices) {
         arn_free(a->slices);
         arn_free(a->objects);
@@ -186,7 +200,7 @@ static int add(arn_py_args *a, const char *data, size_t len, PyObject *origin) {
         return -1;
     a->slices[a->count].data = data;
     a->slices[a->count].len = len;
-    a->objects[a->count++] = origin;
+    a->objects[a->count++] = Py_XNewRef(origin);
     return 0;
 }
 
@@ -218,7 +232,7 @@ int arn_py_args_literal(arn_py_args *a, const char *s, size_t len) {
     return add(a, s, len, NULL);
 }
 
-int arn_py_args_int(arn_py_args *a, long long n) {
+static int add_int(arn_py_args *a, long long n, PyObject *origin) {
     char *text = arn_arena_alloc(&a->numbers, 24);
     size_t len = 0;
 
@@ -229,7 +243,7 @@ int arn_py_args_int(arn_py_args *a, long long n) {
     if (n < 0)
         text[len++] = '-';
     len += arn_format_u64(text + len, n < 0 ? 0ull - (unsigned long long)n : (unsigned long long)n);
-    return add(a, text, len, NULL);
+    return add(a, text, len, origin);
 }
 
 static int add_text(arn_py_args *a, PyObject *text) {
@@ -309,10 +323,7 @@ int arn_py_args_object(arn_py_args *a, PyObject *o) {
             return add_repr(a, o);
         if (n == -1 && PyErr_Occurred())
             return -1;
-        if (arn_py_args_int(a, n) < 0)
-            return -1;
-        a->objects[a->count - 1] = o;
-        return 0;
+        return add_int(a, n, o);
     }
     if (PyFloat_CheckExact(o))
         return add_float(a, o);
@@ -322,15 +333,19 @@ int arn_py_args_object(arn_py_args *a, PyObject *o) {
         return add_repr(a, o); /* of a subclass: its own repr, as redis-py */
     if (PyMemoryView_Check(o)) {
         PyObject *bytes = PyBytes_FromObject(o);
-        return add_bytes(a, bytes, bytes);
+        int r = bytes == NULL
+                    ? -1
+                    : add(a, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes), bytes);
+        Py_XDECREF(bytes);
+        return r;
     }
     return wrong_type(a, o, "bytes, string, int or float");
 }
 
 int arn_py_args_name(arn_py_args *a, PyObject *name) {
     const char *data, *p, *end;
+    size_t before = a->count;
     Py_ssize_t len;
-    int any = 0;
 
     if (PyUnicode_Check(name)) {
         data = PyUnicode_AsUTF8AndSize(name, &len);
@@ -349,13 +364,14 @@ int arn_py_args_name(arn_py_args *a, PyObject *name) {
         word = p;
         while (p < end && *p != ' ' && !(*p >= '\t' && *p <= '\r'))
             p++;
-        if (p > word) {
-            any = 1;
-            if (add(a, word, (size_t)(p - word), word == data && p == end ? name : NULL) < 0)
-                return -1;
-        }
+        if (p > word &&
+            add(a, word, (size_t)(p - word), word == data && p == end ? name : NULL) < 0)
+            return -1;
     }
-    return any ? 0 : add(a, data, 0, name);
+    if (a->count == before)
+        return add(a, data, 0, name);
+    /* The words are in the name, which none of them owns. */
+    return a->objects[before] == NULL ? keep(a, Py_NewRef(name)) : 0;
 }
 
 PyObject *arn_py_args_tuple(const arn_py_args *a) {

@@ -19,21 +19,23 @@ typedef struct arn_py_codec {
  * errors as exception instances. decode: whether text is decoded. New reference or NULL. */
 PyObject *arn_py_from_value(const arn_py_codec *codec, const arn_value *value, int decode);
 
-/* codec's exception for kind and message; never NULL (MemoryError's instance at worst). */
+/* codec's exception for kind and message; never NULL: at worst what went wrong instead, which may
+ * be a KeyboardInterrupt. */
 PyObject *arn_py_make_error(const arn_py_codec *codec, const char *kind, const char *message,
                             size_t len);
 
 /* The exception of a failed op; NULL is never returned. */
 PyObject *arn_py_status_error(const arn_py_codec *codec, const arn_op *op);
 
-/* The arguments of one command, on their way to the wire. Lives on the stack of one call: the
- * objects behind the slices are the caller's and must stay alive until it is cleared. */
+/* The arguments of one command, or of a pipeline, on their way to the wire. Lives on the stack of
+ * one call. It owns a reference on each object behind a slice: turning the next one into bytes may
+ * run any code, which may change the list or dict they come from. */
 #define ARN_PY_ARGS_INLINE 12
 
 typedef struct arn_py_args {
     const arn_py_codec *codec;
     arn_slice *slices;
-    PyObject **objects; /* borrowed origin of each slice; NULL: a literal or number */
+    PyObject **objects; /* owned origin of each slice; NULL: a literal */
     size_t count;
     size_t cap;
     PyObject *temporaries; /* list of objects made on the way; or NULL */
@@ -48,7 +50,6 @@ void arn_py_args_clear(arn_py_args *a);
 
 /* All return 0, or -1 with an exception set (DataError of the codec's for a wrong type). */
 int arn_py_args_literal(arn_py_args *a, const char *s, size_t len); /* s must stay */
-int arn_py_args_int(arn_py_args *a, long long n);
 int arn_py_args_object(arn_py_args *a, PyObject *o);
 /* The name of a command: split at white space as redis-py does. */
 int arn_py_args_name(arn_py_args *a, PyObject *name);

@@ -23,8 +23,11 @@ arn_redis_client *arn_py_engine_client(arn_py_engine *self) {
                      arn_status_message(status));
         return NULL;
     }
-    /* A client of another runtime is the parent process's: its memory is left alone. After a
-     * shutdown in this process the stop has ended it and only the struct remains. */
+    /* A client of another runtime is the parent process's: its memory is left alone. Or there was a
+     * shutdown in this process: the stop has ended it and only the struct remains. */
+    if (self->client != NULL && self->generation == arn_runtime_generation())
+        arn_redis_client_release(self->client);
+    self->generation = arn_runtime_generation();
     self->client = arn_redis_client_new(rt, &self->config);
     if (self->client == NULL)
         PyErr_NoMemory();
@@ -80,6 +83,19 @@ static int keep_string(PyObject *strings, PyObject *o, const char *name, const c
     r = PyList_Append(strings, bytes);
     Py_DECREF(bytes);
     *out = PyBytes_AS_STRING(bytes); /* the list holds it */
+    return r;
+}
+
+/* A name with letters beyond ASCII goes to the name server as Python's own sockets send it. */
+static int keep_host(PyObject *strings, PyObject *host, const char **out) {
+    PyObject *ascii;
+    int r;
+
+    if (host == NULL || !PyUnicode_Check(host) || PyUnicode_IS_ASCII(host))
+        return keep_string(strings, host, "host", out);
+    ascii = PyUnicode_AsEncodedString(host, "idna", NULL);
+    r = ascii == NULL ? -1 : keep_string(strings, ascii, "host", out);
+    Py_XDECREF(ascii);
     return r;
 }
 
@@ -164,7 +180,7 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
     strings = PyList_New(0);
     if (strings == NULL)
         return -1;
-    if (keep_string(strings, host, "host", &c->host) < 0 ||
+    if (keep_host(strings, host, &c->host) < 0 ||
         keep_string(strings, path, "path", &c->path) < 0 ||
         keep_string(strings, username, "username", &c->username) < 0 ||
         keep_string(strings, password, "password", &c->password) < 0 ||
@@ -254,7 +270,7 @@ static int parse_options(PyObject *const *args, Py_ssize_t nargs, PyObject *kwna
 }
 
 static PyObject *execute_on(const arn_py_target *target, PyObject *const *args, Py_ssize_t nargs,
-                            PyObject *kwnames) {
+                            PyObject *kwnames, int blocking) {
     arn_py_reply_spec reply = {ARN_PY_REPLY_RAW, 0, NULL, NULL};
     arn_py_usage usage = ARN_PY_USE_SHARED;
     PyObject *result = NULL;
@@ -264,9 +280,10 @@ static PyObject *execute_on(const arn_py_target *target, PyObject *const *args, 
     if (!is_ready(target->engine) || parse_options(args, nargs, kwnames, &reply) < 0)
         return NULL;
     arn_py_args_init(&packed, &target->engine->codec);
-    r = arn_py_parse_command(target->engine->st, &target->engine->codec, args, nargs, &packed,
-                             &usage, &kind);
-    if (r >= 0)
+    r = arn_py_parse_command(target->engine->st, args, nargs, &packed, &usage, &kind);
+    if (blocking)
+        result = r != 0 ? NULL : arn_py_command_call(target->engine, &packed, usage, &reply);
+    else if (r >= 0)
         result = arn_py_command_request(target, &packed, r, usage, &reply);
     arn_py_args_clear(&packed);
     return result;
@@ -284,7 +301,7 @@ static PyObject *engine_execute(PyObject *op, PyObject *const *args, Py_ssize_t 
                                 PyObject *kwnames) {
     arn_py_target target = {(arn_py_engine *)op, NULL};
 
-    return execute_on(&target, args, nargs, kwnames);
+    return execute_on(&target, args, nargs, kwnames, 0);
 }
 
 PyDoc_STRVAR(call_doc, "call($self, /, *args, never_decode=False)\n--\n\n"
@@ -293,40 +310,22 @@ PyDoc_STRVAR(call_doc, "call($self, /, *args, never_decode=False)\n--\n\n"
 
 static PyObject *engine_call(PyObject *op, PyObject *const *args, Py_ssize_t nargs,
                              PyObject *kwnames) {
-    arn_py_engine *self = (arn_py_engine *)op;
-    arn_py_reply_spec reply = {ARN_PY_REPLY_RAW, 0, NULL, NULL};
-    arn_py_usage usage = ARN_PY_USE_SHARED;
-    PyObject *result = NULL;
-    arn_py_args packed;
-    int kind;
+    arn_py_target target = {(arn_py_engine *)op, NULL};
 
-    if (!is_ready(self) || parse_options(args, nargs, kwnames, &reply) < 0)
-        return NULL;
-    arn_py_args_init(&packed, &self->codec);
-    if (arn_py_parse_command(self->st, &self->codec, args, nargs, &packed, &usage, &kind) == 0)
-        result = arn_py_command_call(self, &packed, usage, &reply);
-    arn_py_args_clear(&packed);
-    return result;
+    return execute_on(&target, args, nargs, kwnames, 1);
 }
 
 PyDoc_STRVAR(pipeline_doc,
-             "pipeline($self, commands, session=None, /)\n--\n\n"
+             "pipeline($self, commands, /)\n--\n\n"
              "Send commands as one unit and return an awaitable of the list of their replies.\n\n"
-             "commands: sequence of sequences of arguments. Nothing of others comes between.\n"
+             "commands: iterable of iterables of arguments. Nothing of others comes between.\n"
              "Error replies are exceptions in the list; only a failure of the whole is raised.");
 
-static PyObject *engine_pipeline(PyObject *op, PyObject *args, PyObject *kwargs) {
+static PyObject *engine_pipeline(PyObject *op, PyObject *commands) {
     arn_py_engine *self = (arn_py_engine *)op;
     arn_py_target target = {self, NULL};
-    static char *names[] = {"commands", "session", NULL};
-    PyObject *commands, *session = Py_None;
 
-    if (!is_ready(self) ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:pipeline", names, &commands, &session))
-        return NULL;
-    if (session != Py_None && arn_py_target_of(self->st, session, &target) < 0)
-        return NULL;
-    return arn_py_pipeline_request(&target, commands);
+    return is_ready(self) ? arn_py_pipeline_request(&target, commands) : NULL;
 }
 
 PyDoc_STRVAR(pipeline_call_doc, "pipeline_call($self, commands, /)\n--\n\n"
@@ -336,6 +335,19 @@ static PyObject *engine_pipeline_call(PyObject *op, PyObject *commands) {
     arn_py_engine *self = (arn_py_engine *)op;
 
     return is_ready(self) ? arn_py_pipeline_call(self, commands) : NULL;
+}
+
+PyDoc_STRVAR(needs_own_doc,
+             "needs_own($self, commands, /)\n--\n\n"
+             "Whether one of the commands must not share a connection, because it blocks it or\n"
+             "changes its state.\n\n"
+             "Raises NotImplementedError for a command that can only be sent otherwise.");
+
+static PyObject *engine_needs_own(PyObject *op, PyObject *commands) {
+    arn_py_engine *self = (arn_py_engine *)op;
+    int own = is_ready(self) ? arn_py_needs_own(self, commands) : -1;
+
+    return own < 0 ? NULL : PyBool_FromLong(own);
 }
 
 PyDoc_STRVAR(session_doc,
@@ -380,16 +392,19 @@ static PyObject *engine_stats(PyObject *op, PyObject *ignored) {
     arn_py_engine *self = (arn_py_engine *)op;
     static const arn_redis_stats none;
     const arn_redis_stats *s = &none;
+    unsigned long long queued = 0;
 
     (void)ignored;
-    if (self->client != NULL)
+    if (self->client != NULL) {
         s = arn_redis_client_stats(self->client);
+        queued = arn_redis_queued_bytes(self->client);
+    }
 #define GET(name) (unsigned long long)atomic_load_explicit(&s->name, memory_order_relaxed)
     return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsK}", "commands", GET(commands), "replies",
                          GET(replies), "errors", GET(errors), "bytes_in", GET(bytes_in),
                          "bytes_out", GET(bytes_out), "connects", GET(connects), "reconnects",
                          GET(reconnects), "connections", GET(connections), "dedicated",
-                         GET(dedicated), "queued_bytes", GET(queued_bytes));
+                         GET(dedicated), "queued_bytes", queued);
 #undef GET
 }
 
@@ -419,7 +434,6 @@ static int traverse_engine(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->strings);
     Py_VISIT(self->retry_policy);
     Py_VISIT(self->codec.error_factory);
-    Py_VISIT(self->expresses);
     return 0;
 }
 
@@ -437,7 +451,7 @@ static void dealloc_engine(PyObject *op) {
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(op);
-    arn_py_express_shutdown(self);
+    arn_py_express_forget_engine(self);
     if (self->client != NULL && arn_redis_client_runtime(self->client) == arn_runtime_current())
         arn_redis_client_release(self->client);
     clear_engine(op);
@@ -451,9 +465,9 @@ static PyMethodDef engine_methods[] = {
     {"execute", (PyCFunction)(void (*)(void))engine_execute, METH_FASTCALL | METH_KEYWORDS,
      execute_doc},
     {"call", (PyCFunction)(void (*)(void))engine_call, METH_FASTCALL | METH_KEYWORDS, call_doc},
-    {"pipeline", (PyCFunction)(void (*)(void))engine_pipeline, METH_VARARGS | METH_KEYWORDS,
-     pipeline_doc},
+    {"pipeline", engine_pipeline, METH_O, pipeline_doc},
     {"pipeline_call", engine_pipeline_call, METH_O, pipeline_call_doc},
+    {"needs_own", engine_needs_own, METH_O, needs_own_doc},
     {"session", engine_session, METH_NOARGS, session_doc},
     {"disconnect", engine_disconnect, METH_NOARGS, disconnect_doc},
     {"stats", engine_stats, METH_NOARGS, stats_doc},
@@ -547,7 +561,7 @@ static PyObject *session_execute(PyObject *op, PyObject *const *args, Py_ssize_t
     arn_py_session *self = (arn_py_session *)op;
     arn_py_target target = {self->engine, self};
 
-    return execute_on(&target, args, nargs, kwnames);
+    return execute_on(&target, args, nargs, kwnames, 0);
 }
 
 static PyObject *session_pipeline(PyObject *op, PyObject *commands) {

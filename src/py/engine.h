@@ -19,9 +19,8 @@ typedef struct arn_py_engine {
     PyObject *strings;        /* tuple of bytes */
     PyObject *retry_policy;   /* callable or NULL */
     arn_py_codec codec;
-    PyObject *expresses;      /* list of Express, one for each loop that had use for it; or NULL */
-    unsigned long last_alone; /* port->submitted at the last lone request, and how many in a row */
-    int alone;
+    unsigned generation; /* of the process that made `client` */
+    unsigned epoch;      /* grows with each disconnect: what was asked for before is void */
     PyObject *weakrefs;
 } arn_py_engine;
 
@@ -40,7 +39,7 @@ typedef struct arn_py_target {
     arn_py_session *session; /* borrowed, or NULL */
 } arn_py_target;
 
-/* object: RedisEngine or RedisSession. 0, or -1 with TypeError set. */
+/* object: RedisEngine or RedisSession, which must stay. 0, or -1 with TypeError set. */
 int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target);
 
 /* The C client for this process, started if need be. Borrowed; NULL with an exception set. */
@@ -75,8 +74,12 @@ PyObject *arn_py_pipeline_call(arn_py_engine *engine, PyObject *commands);
 
 /* Parses engine.execute's arguments: fills args, usage and reply. 0, 1 (an exception is set that
  * belongs to the awaitable), -1 (one that is to be raised now). */
-int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *const *args,
-                         Py_ssize_t nargs, arn_py_args *out, arn_py_usage *usage, int *kind);
+int arn_py_parse_command(arn_py_state *st, PyObject *const *args, Py_ssize_t nargs,
+                         arn_py_args *out, arn_py_usage *usage, int *kind);
+
+/* Whether one of the commands (an iterable of iterables) must not share a connection: 0 or 1, -1
+ * with an exception set, e.g. because one cannot be sent as a command at all. */
+int arn_py_needs_own(arn_py_engine *engine, PyObject *commands);
 
 PyObject *arn_py_new_session(arn_py_engine *engine);
 

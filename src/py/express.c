@@ -1,10 +1,13 @@
 #include "py/express.h"
 
+#include <base/alloc.h>
 #include <redis/express.h>
+
+#include <unistd.h>
 
 /* Lone requests in a row before a connection is made for them. */
 #define ALONE_ENOUGH 64
-/* And after one could not be had, or a large reply has shown that the lanes serve better. */
+/* And after one could not be had. */
 #define ALONE_NOT_SOON (-4096)
 
 /* So long after a lone request its reply is looked for without sleeping, if the loop has nothing
@@ -14,115 +17,142 @@
 #define SPIN_NS 50000u
 #define SPIN_SKIP_MAX 1024u
 
+/* Belongs to the event loop: its reader callback holds it. Once closed it is an empty shell. */
 typedef struct express {
     PyObject_HEAD
     arn_py_state *st;
-    arn_py_engine *engine;  /* borrowed; NULL once the engine is gone */
     arn_py_loop_port *port; /* owned; NULL once closed */
     arn_redis_express *e;   /* owned; NULL once closed */
-    int check_scheduled;
-    PyObject *spin;  /* bound method, made once; NULL: no spinning */
-    PyObject *ready; /* what asyncio's loop is about to call; NULL where that is not known */
+    PyObject *ready;        /* what asyncio's loop is about to call; NULL where that is not known */
+    int may_spin;
     int spin_scheduled;
+    int check_scheduled;
     unsigned spin_skip; /* requests to pass before the next attempt, and after another failure */
     unsigned spin_skip_next;
 } express;
 
-static int call_later(express *self, double delay) {
-    PyObject *check = PyObject_GetAttrString((PyObject *)self, "_check");
-    PyObject *handle = NULL;
+/* What an event loop and an engine have to do with each other: a node of port->lones, made at the
+ * first lone request, gone with the port or the engine. */
+typedef struct arn_py_lone {
+    struct arn_py_lone *next;
+    arn_py_engine *engine; /* borrowed: the engine removes the node */
+    express *express;      /* borrowed: it sets this to NULL when it closes; may be NULL */
+    unsigned long last;    /* port->submitted at the last lone request */
+    int alone;             /* how many in a row */
+    unsigned epoch;        /* the engine's when a connection was asked for */
+} arn_py_lone;
 
-    if (check != NULL)
-        handle = PyObject_CallMethod(self->port->loop, "call_later", "dO", delay, check);
-    Py_XDECREF(check);
-    Py_XDECREF(handle);
-    self->check_scheduled = handle != NULL;
-    return handle == NULL ? -1 : 0;
+static arn_py_lone *find_lone(const arn_py_loop_port *port, const arn_py_engine *engine) {
+    arn_py_lone *lone = port->lones;
+
+    while (lone != NULL && lone->engine != engine)
+        lone = lone->next;
+    return lone;
 }
 
-static express *find(arn_py_engine *engine, const arn_py_loop_port *port) {
-    Py_ssize_t i;
+/* NULL when there is no memory for it. */
+static arn_py_lone *lone_of(arn_py_loop_port *port, arn_py_engine *engine) {
+    arn_py_lone *lone = find_lone(port, engine);
 
-    for (i = 0; engine->expresses != NULL && i < PyList_GET_SIZE(engine->expresses); i++) {
-        express *candidate = (express *)PyList_GET_ITEM(engine->expresses, i);
-        if (candidate->port == port && candidate->e != NULL)
-            return candidate;
+    if (lone != NULL)
+        return lone;
+    lone = arn_calloc(1, sizeof(*lone));
+    if (lone == NULL)
+        return NULL;
+    lone->engine = engine;
+    lone->next = port->lones;
+    port->lones = lone;
+    return lone;
+}
+
+static void count_lone(arn_py_loop_port *port, arn_py_lone *lone) {
+    if (port->submitted - lone->last > 1 && lone->alone > 0)
+        lone->alone = 0;
+    lone->last = port->submitted;
+    if (++lone->alone < ALONE_ENOUGH)
+        return;
+    lone->alone = ALONE_NOT_SOON;
+    lone->epoch = lone->engine->epoch;
+    {
+        arn_py_request *req = arn_py_express_request(lone->engine);
+        if (req == NULL || arn_py_request_start(req, port) < 0)
+            arn_py_ignore_error();
+        Py_XDECREF(req);
     }
-    return NULL;
-}
-
-static void ask_for_one(arn_py_engine *engine, arn_py_loop_port *port) {
-    arn_py_request *req = arn_py_express_request(engine);
-
-    engine->alone = ALONE_NOT_SOON;
-    if (req == NULL || arn_py_request_start(req, port) < 0)
-        PyErr_Clear();
-    Py_XDECREF(req);
 }
 
 /* Through the loop, so that what is ready runs first and no await is without a turn of it. */
 static void schedule_spin(express *self) {
-    if (self->spin == NULL || self->spin_scheduled)
+    if (!self->may_spin || self->spin_scheduled)
         return;
-    if (self->spin_skip > 0)
+    if (self->spin_skip > 0) {
         self->spin_skip--;
-    else if (arn_py_port_call_soon(self->port, self->spin, NULL, NULL) == 0)
-        self->spin_scheduled = 1;
-    else
-        PyErr_Clear(); /* the loop is closing */
+        return;
+    }
+    self->spin_scheduled = 1;
+    if (arn_py_port_call_method(self->port, (PyObject *)self, self->st->str_spin, 0) < 0) {
+        self->spin_scheduled = 0;
+        arn_py_ignore_error(); /* the loop is closing */
+    }
 }
 
-int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis_op *op) {
-    express *self = find(engine, port);
+static void close_express(express *self);
 
+int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis_op *op) {
+    arn_py_lone *lone = lone_of(port, engine);
+    express *self = lone == NULL ? NULL : lone->express;
+
+    if (lone == NULL)
+        return 0;
+    if (arn_py_port_is_nested(port)) {
+        if (self != NULL)
+            close_express(self);
+        return 0;
+    }
     if (self == NULL) {
-        if (port->submitted - engine->last_alone > 1 && engine->alone > 0)
-            engine->alone = 0;
-        engine->last_alone = port->submitted;
-        if (++engine->alone >= ALONE_ENOUGH)
-            ask_for_one(engine, port);
+        count_lone(port, lone);
         return 0;
     }
     if (!arn_redis_express_send(self->e, op))
         return 0;
-    if (arn_redis_express_deadline(self->e) != 0 && !self->check_scheduled &&
-        call_later(self, (double)op->base.timeout_ms / 1000) < 0)
-        PyErr_Clear();
+    if (arn_redis_express_deadline(self->e) != 0 && !self->check_scheduled) {
+        self->check_scheduled = 1;
+        if (arn_py_port_call_method(port, (PyObject *)self, self->st->str_check,
+                                    (double)op->base.timeout_ms / 1000) < 0) {
+            self->check_scheduled = 0;
+            arn_py_ignore_error();
+        }
+    }
     schedule_spin(self);
     return 1;
 }
 
-/* The connection's end: no reader, no descriptor, out of the engine's list. An exception that is
+/* The connection's end: no reader, no descriptor, no lone request's any more. An exception that is
  * set stays set. */
 static void close_express(express *self) {
     arn_redis_express *e = self->e;
     arn_py_loop_port *port = self->port;
+    arn_py_lone *lone;
     PyObject *error;
-    Py_ssize_t i;
 
     if (e == NULL)
         return;
     error = PyErr_Occurred() != NULL ? arn_py_take_error() : NULL;
     self->e = NULL;
     self->port = NULL;
-    Py_CLEAR(self->spin);
+    for (lone = port->lones; lone != NULL; lone = lone->next)
+        if (lone->express == self)
+            lone->express = NULL;
     Py_CLEAR(self->ready);
     if (port->loop != NULL) {
         PyObject *r =
             PyObject_CallMethod(port->loop, "remove_reader", "i", arn_redis_express_fd(e));
         if (r == NULL)
-            PyErr_Clear(); /* the loop is closed: nothing watches */
+            arn_py_ignore_error(); /* the loop is closed: nothing watches */
         Py_XDECREF(r);
     }
     arn_redis_express_free(e);
     Py_DECREF(port);
-    for (i = 0; self->engine != NULL && i < PyList_GET_SIZE(self->engine->expresses); i++) {
-        if (PyList_GET_ITEM(self->engine->expresses, i) != (PyObject *)self)
-            continue;
-        if (PySequence_DelItem(self->engine->expresses, i) < 0)
-            PyErr_Clear();
-        break;
-    }
     if (error != NULL) {
         arn_py_raise(error);
         Py_DECREF(error);
@@ -238,18 +268,18 @@ static PyObject *spin_method(PyObject *object, PyObject *ignored) {
 static PyObject *check_method(PyObject *object, PyObject *ignored) {
     express *self = (express *)object;
     uint64_t now = uv_hrtime();
-    uint64_t deadline = self->e == NULL ? 0 : arn_redis_express_deadline(self->e);
+    uint64_t deadline = is_usable(self) ? arn_redis_express_deadline(self->e) : 0;
 
     (void)ignored;
     self->check_scheduled = 0;
     if (deadline == 0)
         Py_RETURN_NONE;
     if (deadline > now) {
-        if (call_later(self, (double)(deadline - now) / 1e9) < 0)
+        self->check_scheduled = 1;
+        if (arn_py_port_call_method(self->port, object, self->st->str_check,
+                                    (double)(deadline - now) / 1e9) < 0)
             return NULL;
-        Py_RETURN_NONE;
-    }
-    {
+    } else {
         const arn_redis_op *op = arn_redis_express_op(self->e);
         char message[320];
         snprintf(message, sizeof(message), "Timeout reading from %s",
@@ -260,103 +290,93 @@ static PyObject *check_method(PyObject *object, PyObject *ignored) {
     Py_RETURN_NONE;
 }
 
-/* Those whose loop was closed are of no use to anybody; as with the lanes, the tasks of a closed
- * loop are not woken. What is_closed() and deallocations do may change the list: a copy is read. */
-static void drop_stale(arn_py_engine *engine) {
-    PyObject *copy = PyList_GetSlice(engine->expresses, 0, PyList_GET_SIZE(engine->expresses));
-    Py_ssize_t i;
-
-    for (i = 0; copy != NULL && i < PyList_GET_SIZE(copy); i++) {
-        express *other = (express *)PyList_GET_ITEM(copy, i);
-        PyObject *closed;
-
-        if (other->e == NULL || other->port->loop == NULL)
-            continue;
-        closed = PyObject_CallMethod(other->port->loop, "is_closed", NULL);
-        if (closed == NULL)
-            PyErr_Clear();
-        if (closed == Py_True)
-            drop_express(other);
-        Py_XDECREF(closed);
-    }
-    Py_XDECREF(copy);
-    PyErr_Clear(); /* without the copy they stay a little longer */
-}
-
 int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
     arn_py_state *st = engine->st;
-    arn_redis_express *e = arn_redis_express_new(engine->client, fd);
+    arn_py_lone *lone = find_lone(port, engine);
+    arn_redis_express *e;
     PyObject *readable, *r;
     express *self;
 
+    /* The engine may have been disconnected since, or the loop patched. */
+    if (lone == NULL || lone->epoch != engine->epoch || lone->express != NULL ||
+        arn_py_port_is_nested(port)) {
+        close(fd);
+        return 0;
+    }
+    e = arn_redis_express_new(engine->client, fd);
     if (e == NULL) {
         PyErr_NoMemory();
         return -1;
     }
-    if (engine->expresses == NULL)
-        engine->expresses = PyList_New(0);
     self = (express *)st->express_type->tp_alloc(st->express_type, 0);
-    if (engine->expresses == NULL || self == NULL) {
+    if (self == NULL) {
         arn_redis_express_free(e);
-        Py_XDECREF(self);
         return -1;
-    }
-    drop_stale(engine);
-    if (engine->expresses == NULL) { /* the engine was disconnected meanwhile */
-        arn_redis_express_free(e);
-        Py_DECREF(self);
-        return 0;
     }
     self->st = st;
     self->e = e;
     self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
-    self->engine = engine;
-    if (uv_available_parallelism() > 1) {
-        self->spin = PyObject_GetAttrString((PyObject *)self, "_spin");
-        if (self->spin == NULL)
-            PyErr_Clear();
-        self->ready = PyObject_GetAttrString(port->loop, "_ready");
-        if (self->ready == NULL)
-            PyErr_Clear();
-    }
+    self->may_spin = uv_available_parallelism() > 1;
+    self->ready = PyObject_GetAttrString(port->loop, "_ready");
+    if (self->ready == NULL)
+        PyErr_Clear();
+    /* In the list before Python code runs: a disconnect meanwhile must find it. */
+    lone->express = self;
+    lone->alone = 0;
     readable = PyObject_GetAttrString((PyObject *)self, "_readable");
     r = readable == NULL ? NULL : PyObject_CallMethod(port->loop, "add_reader", "iO", fd, readable);
     Py_XDECREF(readable);
-    if (r == NULL || PyList_Append(engine->expresses, (PyObject *)self) < 0) {
-        PyObject *error = arn_py_take_error();
-        Py_XDECREF(r);
+    if (r == NULL)
         close_express(self);
-        Py_DECREF(self);
-        arn_py_raise(error);
-        Py_DECREF(error);
-        return -1;
-    }
-    Py_DECREF(r);
+    Py_XDECREF(r);
     Py_DECREF(self);
-    engine->alone = 0;
-    return 0;
+    return r == NULL ? -1 : 0;
 }
 
 void arn_py_express_shutdown(arn_py_engine *engine) {
-    PyObject *list = engine->expresses;
-    Py_ssize_t i;
+    arn_py_loop_port *port;
 
-    if (list == NULL)
-        return;
-    engine->expresses = NULL;
-    for (i = 0; i < PyList_GET_SIZE(list); i++) {
-        express *self = (express *)PyList_GET_ITEM(list, i);
-        self->engine = NULL;
-        if (self->e != NULL && self->port->generation == arn_runtime_generation())
-            arn_redis_express_shutdown(self->e);
+    engine->epoch++;
+    for (port = engine->st->ports; port != NULL; port = port->next) {
+        arn_py_lone *lone = find_lone(port, engine);
+        if (lone == NULL || lone->express == NULL)
+            continue;
+        /* Of a forked child's parent the descriptors are closed, and perhaps others' by now. */
+        if (port->generation == arn_runtime_generation())
+            arn_redis_express_shutdown(lone->express->e);
+        lone->express = NULL;
     }
-    Py_DECREF(list);
+}
+
+void arn_py_express_forget_engine(arn_py_engine *engine) {
+    arn_py_loop_port *port;
+
+    arn_py_express_shutdown(engine);
+    for (port = engine->st->ports; port != NULL; port = port->next) {
+        arn_py_lone **at = &port->lones;
+        while (*at != NULL) {
+            arn_py_lone *lone = *at;
+            if (lone->engine == engine) {
+                *at = lone->next;
+                arn_free(lone);
+            } else {
+                at = &lone->next;
+            }
+        }
+    }
+}
+
+void arn_py_express_forget_port(arn_py_loop_port *port) {
+    while (port->lones != NULL) {
+        arn_py_lone *lone = port->lones;
+        port->lones = lone->next;
+        arn_free(lone);
+    }
 }
 
 static int traverse_express(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
     Py_VISIT((PyObject *)((express *)object)->port);
-    Py_VISIT(((express *)object)->spin);
     Py_VISIT(((express *)object)->ready);
     return 0;
 }

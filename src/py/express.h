@@ -15,4 +15,8 @@ int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd);
 /* Ends all of the engine's, on any thread; each loop cleans up when it notices. */
 void arn_py_express_shutdown(arn_py_engine *engine);
 
+/* The same for good: the engine, or the port, is about to go. */
+void arn_py_express_forget_engine(arn_py_engine *engine);
+void arn_py_express_forget_port(arn_py_loop_port *port);
+
 #endif /* ARN_PY_EXPRESS_H */

@@ -1,6 +1,7 @@
 #include "py/loop_port.h"
 
 #include "py/codec.h"
+#include "py/express.h"
 #include "py/request.h"
 
 /* While results are being handed out, requests made by the woken tasks go to the io thread in
@@ -45,6 +46,52 @@ int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *
     return handle == NULL ? -1 : 0;
 }
 
+int arn_py_port_call_method(arn_py_loop_port *self, PyObject *object, PyObject *name,
+                            double delay) {
+    PyObject *method = self->st == NULL ? NULL : PyObject_GetAttr(object, name);
+    int r = -1;
+
+    if (delay <= 0) {
+        r = method == NULL ? -1 : arn_py_port_call_soon(self, method, NULL, NULL);
+    } else if (method != NULL) {
+        PyObject *seconds = PyFloat_FromDouble(delay);
+        PyObject *handle = seconds == NULL
+                               ? NULL
+                               : PyObject_CallMethodObjArgs(self->loop, self->st->str_call_later,
+                                                            seconds, method, NULL);
+        Py_XDECREF(seconds);
+        Py_XDECREF(handle);
+        r = handle == NULL ? -1 : 0;
+    } else if (self->st == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
+    }
+    Py_XDECREF(method);
+    return r;
+}
+
+/* The reader callback; a second time, in a fresh context. */
+static int watch(arn_py_loop_port *self) {
+    PyObject *drain = PyObject_GetAttr((PyObject *)self, self->st->str_drain);
+    PyObject *r = drain == NULL ? NULL
+                                : PyObject_CallMethod(self->loop, "add_reader", "iO",
+                                                      arn_port_fd(self->port), drain);
+
+    Py_XDECREF(drain);
+    Py_XDECREF(r);
+    return r == NULL ? -1 : 0;
+}
+
+int arn_py_port_is_nested(arn_py_loop_port *self) {
+    if (!self->nested && self->loop != NULL && self->st != NULL &&
+        PyObject_HasAttr(self->loop, self->st->str_nest_patched)) {
+        self->nested = 1;
+        /* Perhaps just now, by a task that a drain has woken and that will run the loop. */
+        if (self->draining && watch(self) < 0)
+            arn_py_ignore_error();
+    }
+    return self->nested;
+}
+
 void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
     op->owner = owner;
     arn_queue_push(&self->live, &op->live);
@@ -69,6 +116,7 @@ static PyObject *running_note(const arn_py_state *st) {
 #endif
 
 void arn_py_port_begin(arn_py_loop_port *self) {
+    arn_py_port_is_nested(self);
     if (self->draining++ > 0)
         return;
     self->drainer = PyThread_get_thread_ident();
@@ -78,7 +126,8 @@ void arn_py_port_begin(arn_py_loop_port *self) {
 void arn_py_port_end(arn_py_loop_port *self) {
     if (--self->draining == 0)
         Py_CLEAR(self->running);
-    flush_pending(self);
+    if (is_usable(self))
+        flush_pending(self);
 }
 
 int arn_py_port_complete(arn_py_loop_port *self, arn_op *op) {
@@ -109,25 +158,24 @@ void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
     self->pending_last = &op->msg;
     self->pending_count++;
 
-    if (self->draining) {
+    if (self->draining && (self->pending_count > 1 || !arn_py_port_is_nested(self))) {
         if (self->pending_count >= FLUSH_EVERY)
             flush_pending(self);
         return;
     }
     /* With nothing else under way somebody waits for just this: no reason to gather. */
-    if (alone) {
+    if (alone || self->draining) {
         flush_pending(self);
         return;
     }
     if (self->flush_scheduled)
         return;
-    if (arn_py_port_call_soon(self, self->flush, NULL, NULL) < 0) {
-        flush_pending(self);
-        PyErr_Clear(); /* the loop is closing: the op is on its way all the same */
-        return;
-    }
     self->flush_scheduled = 1;
-    return;
+    if (arn_py_port_call_method(self, (PyObject *)self, self->st->str_flush, 0) < 0) {
+        self->flush_scheduled = 0;
+        flush_pending(self);
+        arn_py_ignore_error(); /* the loop is closing: the op is on its way all the same */
+    }
 }
 
 static PyObject *flush_method(PyObject *op, PyObject *ignored) {
@@ -138,6 +186,15 @@ static PyObject *flush_method(PyObject *op, PyObject *ignored) {
     if (is_usable(self))
         flush_pending(self);
     Py_RETURN_NONE;
+}
+
+/* What was taken comes to nobody. */
+static void drop_todo(arn_py_loop_port *self) {
+    while (self->todo != NULL) {
+        arn_op *done = self->todo;
+        self->todo = done->next_done;
+        arn_op_unref(done);
+    }
 }
 
 /* The loop's reader callback. Completes what has come and wakes the tasks that wait for it, right
@@ -151,8 +208,10 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
         Py_RETURN_NONE;
     if (self->todo == NULL)
         self->todo = arn_port_take(self->port);
-    if (self->abandoned)
+    if (self->abandoned) {
+        drop_todo(self);
         Py_RETURN_NONE;
+    }
     arn_py_port_begin(self);
     while (self->todo != NULL && !failed) {
         arn_op *done = self->todo;
@@ -164,12 +223,8 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
     if (failed) {
         /* KeyboardInterrupt or SystemExit of a woken task ends this call; the rest is not lost. */
         PyObject *error = arn_py_take_error();
-        if (self->todo != NULL) {
-            PyObject *drain = PyObject_GetAttrString(op, "_drain");
-            if (drain == NULL || arn_py_port_call_soon(self, drain, NULL, NULL) < 0)
-                PyErr_Clear();
-            Py_XDECREF(drain);
-        }
+        if (self->todo != NULL && arn_py_port_call_method(self, op, self->st->str_drain, 0) < 0)
+            arn_py_ignore_error();
         arn_py_raise(error);
         Py_DECREF(error);
         return NULL;
@@ -177,7 +232,8 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
     Py_RETURN_NONE;
 }
 
-/* Forgets every op under way. Their requests are dropped; the ops come to nobody. */
+/* Forgets every op under way. Their requests are dropped; the ops come to nobody, and those that
+ * can be taken back are. */
 static int clear_port(PyObject *op) {
     arn_py_loop_port *self = (arn_py_loop_port *)op;
     int usable = self->rt != NULL && is_usable(self);
@@ -193,22 +249,18 @@ static int clear_port(PyObject *op) {
 
             arn_queue_remove(&under_way->live);
             under_way->owner = NULL;
-            atomic_store(&under_way->cancelled, 1);
             if (owner == NULL)
                 continue;
-            ((arn_py_request *)owner)->op = NULL;
+            arn_py_request_orphaned((arn_py_request *)owner, under_way, usable);
             /* Dropped only when the list is whole again: their deallocation may run any code. */
             if (owners == NULL || PyList_Append(owners, owner) < 0)
-                PyErr_Clear();
+                PyErr_Clear(); /* the reference stays for good */
             else
                 Py_DECREF(owner);
         }
+        arn_py_express_forget_port(self);
         if (usable) {
-            while (self->todo != NULL) {
-                arn_op *done = self->todo;
-                self->todo = done->next_done;
-                arn_op_unref(done);
-            }
+            drop_todo(self);
             arn_port_close(self->port);
             arn_port_unref(self->port);
         }
@@ -216,7 +268,6 @@ static int clear_port(PyObject *op) {
     }
     Py_XDECREF(owners);
     Py_CLEAR(self->loop);
-    Py_CLEAR(self->flush);
     return 0;
 }
 
@@ -226,7 +277,6 @@ static int traverse_port(PyObject *op, visitproc visit, void *arg) {
 
     Py_VISIT(Py_TYPE(op));
     Py_VISIT(self->loop);
-    Py_VISIT(self->flush);
     for (node = self->live.next; node != NULL && node != &self->live; node = node->next) {
         arn_op *under_way = ARN_CONTAINER_OF(node, arn_op, live);
         Py_VISIT((PyObject *)under_way->owner);
@@ -277,8 +327,6 @@ static void dealloc_port(PyObject *op) {
 static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *loop) {
     arn_py_loop_port *self =
         (arn_py_loop_port *)st->loop_port_type->tp_alloc(st->loop_port_type, 0);
-    PyObject *drain = NULL;
-    PyObject *result = NULL;
     int status;
 
     if (self == NULL)
@@ -294,18 +342,11 @@ static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *
             PyErr_NoMemory();
         else
             PyErr_Format(PyExc_OSError, "cannot make a wake-up descriptor for the event loop: %s",
-                         uv_strerror(status));
+                         arn_status_message(status));
         goto fail;
     }
-    self->flush = PyObject_GetAttrString((PyObject *)self, "_flush");
-    drain = PyObject_GetAttrString((PyObject *)self, "_drain");
-    if (self->flush == NULL || drain == NULL)
+    if (watch(self) < 0)
         goto fail;
-    result = PyObject_CallMethod(loop, "add_reader", "iO", arn_port_fd(self->port), drain);
-    Py_CLEAR(drain);
-    if (result == NULL)
-        goto fail;
-    Py_DECREF(result);
     self->next = st->ports;
     if (st->ports != NULL)
         st->ports->prev = self;
@@ -313,7 +354,6 @@ static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *
     return self;
 
 fail:
-    Py_XDECREF(drain);
     Py_DECREF(self);
     return NULL;
 }

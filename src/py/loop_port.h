@@ -14,15 +14,16 @@ typedef struct arn_py_loop_port {
     arn_runtime *rt;
     arn_port *port;
     PyObject *loop;
-    PyObject *flush;  /* bound methods, made once */
     arn_queue live;   /* ops submitted and not yet taken; op->owner is a Request, owned */
     arn_msg *pending; /* ops of this tick, not yet with the io thread */
     arn_msg *pending_last;
     unsigned pending_count;
-    arn_op *todo;        /* taken, not yet completed */
-    unsigned generation; /* of the process it was made in */
-    int abandoned;       /* the interpreter is ending: results come to nobody any more */
+    arn_op *todo;              /* taken, not yet completed */
+    struct arn_py_lone *lones; /* express.c's: one for each engine with lone requests here */
+    unsigned generation;       /* of the process it was made in */
+    int abandoned;             /* the interpreter is ending: results come to nobody any more */
     int flush_scheduled;
+    int nested;   /* nest_asyncio has patched the loop, see arn_py_port_is_nested() */
     int draining; /* depth, on thread `drainer` */
     unsigned long drainer;
     PyObject *running;       /* before 3.12, while draining: asyncio's note of the running loop */
@@ -41,6 +42,10 @@ void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner);
 /* For an op that is under way by other means than the io thread: it is live, with its owner, until
  * arn_py_port_complete(). */
 void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+
+/* Whether the loop may run inside itself (nest_asyncio, as in notebooks). Then no task may be run
+ * from within a reader callback: the loop could not enter that callback's context once more. */
+int arn_py_port_is_nested(arn_py_loop_port *self);
 
 /* Around completions outside the port's own drain: between them, requests of woken tasks are
  * gathered. */
@@ -61,5 +66,9 @@ int arn_py_port_complete(arn_py_loop_port *self, arn_op *op);
 /* loop.call_soon(callback, argument, context=context); -1 with an exception set. */
 int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
                           PyObject *context);
+
+/* The loop calls object.name(), soon or (delay > 0) after so many seconds; -1 with an exception
+ * set. */
+int arn_py_port_call_method(arn_py_loop_port *self, PyObject *object, PyObject *name, double delay);
 
 #endif /* ARN_PY_LOOP_PORT_H */

@@ -26,6 +26,19 @@ PyObject *arn_py_raise(PyObject *exception) {
     return NULL;
 }
 
+void arn_py_ignore_error(void) {
+    if (PyErr_Occurred() == NULL)
+        return;
+    if (PyErr_ExceptionMatches(PyExc_KeyboardInterrupt)) {
+        PyErr_Clear();
+        PyErr_SetInterrupt();
+    } else if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+    } else {
+        PyErr_WriteUnraisable(NULL);
+    }
+}
+
 PyDoc_STRVAR(shutdown_doc,
              "_shutdown(timeout=2.0, at_exit=False)\n--\n\n"
              "Stop the io thread. Commands under way fail, or with at_exit are never\n"
@@ -75,8 +88,6 @@ static int intern_names(arn_py_state *st) {
         size_t offset;
         const char *text;
     } names[] = {
-        {offsetof(arn_py_state, str_add_reader), "add_reader"},
-        {offsetof(arn_py_state, str_remove_reader), "remove_reader"},
         {offsetof(arn_py_state, str_call_soon), "call_soon"},
         {offsetof(arn_py_state, str_call_later), "call_later"},
         {offsetof(arn_py_state, str_context), "context"},
@@ -85,8 +96,13 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_execute_python), "_execute_python"},
         {offsetof(arn_py_state, str_response_callbacks), "response_callbacks"},
         {offsetof(arn_py_state, str_upper), "upper"},
-        {offsetof(arn_py_state, str_split), "split"},
         {offsetof(arn_py_state, str_running_loop), "__asyncio_running_event_loop__"},
+        {offsetof(arn_py_state, str_nest_patched), "_nest_patched"},
+        {offsetof(arn_py_state, str_flush), "_flush"},
+        {offsetof(arn_py_state, str_drain), "_drain"},
+        {offsetof(arn_py_state, str_spin), "_spin"},
+        {offsetof(arn_py_state, str_check), "_check"},
+        {offsetof(arn_py_state, str_resume), "_resume"},
     };
     size_t i;
 
@@ -103,12 +119,22 @@ static int intern_names(arn_py_state *st) {
 /* asyncio costs more to import than all of this package and is only needed by who awaits: its
  * names are looked up by the first request. */
 int arn_py_import_asyncio(arn_py_state *st) {
+    PyObject *cancelled = NULL, *invalid = NULL, *get_loop = NULL;
+
     if (st->get_running_loop != NULL)
         return 0;
-    if (import_attribute(&st->cancelled_error, "asyncio", "CancelledError") < 0 ||
-        import_attribute(&st->invalid_state_error, "asyncio", "InvalidStateError") < 0)
-        return -1;
-    return import_attribute(&st->get_running_loop, "asyncio", "get_running_loop");
+    if (import_attribute(&cancelled, "asyncio", "CancelledError") == 0 &&
+        import_attribute(&invalid, "asyncio", "InvalidStateError") == 0 &&
+        import_attribute(&get_loop, "asyncio", "get_running_loop") == 0) {
+        /* All at once: the imports have let other threads in. */
+        Py_XSETREF(st->cancelled_error, cancelled);
+        Py_XSETREF(st->invalid_state_error, invalid);
+        Py_XSETREF(st->get_running_loop, get_loop);
+        return 0;
+    }
+    Py_XDECREF(cancelled);
+    Py_XDECREF(invalid);
+    return -1;
 }
 
 static int exec_module(PyObject *module) {
@@ -156,8 +182,6 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
     Py_CLEAR(st->specs);
-    Py_CLEAR(st->str_add_reader);
-    Py_CLEAR(st->str_remove_reader);
     Py_CLEAR(st->str_call_soon);
     Py_CLEAR(st->str_call_later);
     Py_CLEAR(st->str_context);
@@ -166,8 +190,13 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_execute_python);
     Py_CLEAR(st->str_response_callbacks);
     Py_CLEAR(st->str_upper);
-    Py_CLEAR(st->str_split);
     Py_CLEAR(st->str_running_loop);
+    Py_CLEAR(st->str_nest_patched);
+    Py_CLEAR(st->str_flush);
+    Py_CLEAR(st->str_drain);
+    Py_CLEAR(st->str_spin);
+    Py_CLEAR(st->str_check);
+    Py_CLEAR(st->str_resume);
     Py_CLEAR(st->kwnames_context);
     return 0;
 }
@@ -178,6 +207,14 @@ static void free_module(void *module) {
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, exec_module},
+#ifdef Py_mod_multiple_interpreters
+    /* References that the io thread lets go of are dropped under whichever interpreter comes next:
+     * all must share one GIL. */
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_SUPPORTED},
+#endif
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
     {0, NULL},
 };
 

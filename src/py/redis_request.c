@@ -20,12 +20,14 @@ static int forget(arn_op *op);
 static arn_op *make_express_op(arn_py_request *req);
 static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again);
 
-static const arn_py_request_class command_class = {"Redis.execute_command", make_op, convert,
-                                                   send_alone, forget};
-static const arn_py_request_class lease_class = {"RedisEngine.session", make_lease_op,
-                                                 convert_lease, NULL, NULL};
-static const arn_py_request_class express_class = {"RedisEngine.express", make_express_op,
-                                                   convert_express, NULL, NULL};
+static void submitting(arn_op *op);
+
+static const arn_py_request_class command_class = {
+    "Redis.execute_command", make_op, convert, submitting, send_alone, forget};
+static const arn_py_request_class lease_class = {
+    "RedisEngine.session", make_lease_op, convert_lease, submitting, NULL, NULL};
+static const arn_py_request_class express_class = {
+    "RedisEngine.express", make_express_op, convert_express, submitting, NULL, NULL};
 
 int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target) {
     if (Py_IS_TYPE(object, st->engine_type)) {
@@ -56,11 +58,14 @@ static arn_redis_route route_of(const arn_py_target *target, arn_py_usage usage)
     return usage == ARN_PY_USE_DISCARD ? ARN_REDIS_DISCARD : ARN_REDIS_SHARED;
 }
 
+static arn_redis_client *client_of(const arn_py_target *target) {
+    return target->session != NULL ? arn_redis_session_client(target->session->session)
+                                   : arn_py_engine_client(target->engine);
+}
+
 static arn_redis_op *new_op(const arn_py_target *target, arn_redis_route route, size_t size,
                             size_t payload_len, uint32_t replies) {
-    arn_redis_client *client = target->session != NULL
-                                   ? arn_redis_session_client(target->session->session)
-                                   : arn_py_engine_client(target->engine);
+    arn_redis_client *client = client_of(target);
     arn_redis_op *op;
 
     if (client == NULL)
@@ -71,6 +76,31 @@ static arn_redis_op *new_op(const arn_py_target *target, arn_redis_route route, 
     else if (target->session != NULL)
         arn_redis_op_set_session(op, target->session->session);
     return op;
+}
+
+/* When a request may be packed. */
+typedef enum pack_when {
+    PACK_AHEAD,  /* before it is known that it will ever be sent: only if there is room for it */
+    PACK_TO_SEND /* now; if too much is under way, a gate comes first */
+} pack_when;
+
+/* For a request of so many bytes: 1, pack it; 0, the time has not come, and *gate is the op to send
+ * first or, AHEAD, NULL; -1 with an exception set. A session's commands do not wait for others'. */
+static int may_pack(const arn_py_target *target, size_t size, pack_when when, arn_redis_op **gate) {
+    arn_redis_client *client = client_of(target);
+
+    *gate = NULL;
+    if (client == NULL)
+        return -1;
+    if (when == PACK_AHEAD)
+        return arn_redis_has_room(client, size);
+    if (target->session != NULL || !arn_redis_is_full(client, size))
+        return 1;
+    *gate = arn_redis_gate_new(client, size);
+    if (*gate != NULL)
+        return 0;
+    PyErr_NoMemory();
+    return -1;
 }
 
 /* The first argument that is large and immutable: it is sent from where it is. args->count when
@@ -85,103 +115,108 @@ static size_t find_payload(const arn_py_args *args) {
     return args->count;
 }
 
-static arn_redis_op *pack_command(const arn_py_target *target, const arn_py_args *args,
-                                  arn_py_usage usage) {
+/* As may_pack(); 1 with the op in *op, 0 with the gate or NULL there. */
+static int pack_command(const arn_py_target *target, const arn_py_args *args, arn_py_usage usage,
+                        pack_when when, arn_redis_op **op) {
     size_t size = arn_redis_packed_size(args->slices, args->count);
     size_t large = find_payload(args);
     size_t payload_len = large < args->count ? args->slices[large].len : 0;
-    arn_redis_op *op = new_op(target, route_of(target, usage), size, payload_len, 1);
+    arn_redis_op *made;
+    int r = may_pack(target, size, when, op);
 
-    if (op == NULL)
-        return NULL;
-    arn_redis_pack_around(op->request, args->slices, args->count, large, &op->payload_at);
+    if (r <= 0)
+        return r;
+    made = new_op(target, route_of(target, usage), size, payload_len, 1);
+    if (made == NULL)
+        return -1;
+    arn_redis_pack_around(made->request, args->slices, args->count, large, &made->payload_at);
     if (payload_len > 0) {
-        op->payload = args->slices[large];
-        op->payload_owner = Py_NewRef(args->objects[large]);
-        op->release = arn_py_release_anywhere;
+        made->payload = args->slices[large];
+        made->payload_owner = Py_NewRef(args->objects[large]);
+        made->release = arn_py_release_anywhere;
     }
     if (args->count > 1)
-        op->key_hash = arn_redis_key_hash(args->slices[1].data, args->slices[1].len);
-    return op;
+        made->key_hash = arn_redis_key_hash(args->slices[1].data, args->slices[1].len);
+    made->lanes_only = usage == ARN_PY_USE_LANE;
+    *op = made;
+    return 1;
 }
 
-/* Encodes every command of a pipeline; one arn_py_args holds all of them, `counts` how many
- * arguments each has. */
-static arn_redis_op *pack_pipeline(const arn_py_target *target, PyObject *commands) {
-    PyObject *list = PySequence_Fast(commands, "commands must be a sequence of sequences");
-    Py_ssize_t count = list == NULL ? 0 : PySequence_Fast_GET_SIZE(list);
-    size_t *counts = NULL;
-    arn_redis_op *op = NULL;
+/* A tuple of tuples, which nobody changes; NULL with an exception set. */
+static PyObject *freeze_commands(PyObject *commands) {
+    PyObject *list = PySequence_List(commands);
+    PyObject *tuple;
+    Py_ssize_t i;
+
+    for (i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *command = PySequence_Tuple(PyList_GET_ITEM(list, i));
+        if (command != NULL && PyTuple_GET_SIZE(command) == 0) {
+            PyErr_SetString(PyExc_ValueError, "a command needs at least its name");
+            Py_CLEAR(command);
+        }
+        if (command == NULL || PyList_SetItem(list, i, command) < 0)
+            Py_CLEAR(list);
+    }
+    if (list != NULL && PyList_GET_SIZE(list) == 0) {
+        PyErr_SetString(PyExc_ValueError, "a pipeline needs at least one command");
+        Py_CLEAR(list);
+    }
+    tuple = list == NULL ? NULL : PyList_AsTuple(list);
+    Py_XDECREF(list);
+    return tuple;
+}
+
+/* Frozen commands into one op; results as pack_command(). One arn_py_args holds all of them,
+ * `counts` how many arguments each has. */
+static int pack_pipeline(const arn_py_target *target, PyObject *commands, pack_when when,
+                         arn_redis_op **op) {
+    Py_ssize_t count = PyTuple_GET_SIZE(commands);
+    size_t *counts = PyMem_New(size_t, count);
     arn_py_args args;
     size_t size = 0;
     size_t at = 0;
-    char *out;
     Py_ssize_t i, j;
+    char *out;
+    int r = 0;
 
-    if (list == NULL)
-        return NULL;
-    arn_py_args_init(&args, &target->engine->codec);
-    if (count == 0) {
-        PyErr_SetString(PyExc_ValueError, "a pipeline needs at least one command");
-        goto done;
-    }
-    counts = PyMem_New(size_t, count);
     if (counts == NULL) {
         PyErr_NoMemory();
-        goto done;
+        return -1;
     }
-    for (i = 0; i < count; i++) {
+    arn_py_args_init(&args, &target->engine->codec);
+    for (i = 0; r == 0 && i < count; i++) {
+        PyObject *command = PyTuple_GET_ITEM(commands, i);
         size_t before = args.count;
-        PyObject *command = PySequence_Fast(PySequence_Fast_GET_ITEM(list, i),
-                                            "each command must be a sequence of arguments");
-        int r = command == NULL ? -1 : 0;
-        Py_ssize_t n = command == NULL ? 0 : PySequence_Fast_GET_SIZE(command);
 
-        if (command != NULL && n == 0) {
-            PyErr_SetString(PyExc_ValueError, "a command needs at least its name");
-            r = -1;
-        }
-        for (j = 0; r == 0 && j < n; j++) {
-            PyObject *o = PySequence_Fast_GET_ITEM(command, j);
-            r = j == 0 ? arn_py_args_name(&args, o) : arn_py_args_object(&args, o);
-        }
-        /* The list may be a temporary one: its objects must outlive the packing below. */
-        if (r == 0 && command != PySequence_Fast_GET_ITEM(list, i)) {
-            if (args.temporaries == NULL)
-                args.temporaries = PyList_New(0);
-            r = args.temporaries == NULL ? -1 : PyList_Append(args.temporaries, command);
-        }
-        Py_XDECREF(command);
-        if (r < 0)
-            goto done;
+        r = arn_py_args_name(&args, PyTuple_GET_ITEM(command, 0));
+        for (j = 1; r == 0 && j < PyTuple_GET_SIZE(command); j++)
+            r = arn_py_args_object(&args, PyTuple_GET_ITEM(command, j));
         counts[i] = args.count - before;
         size += arn_redis_packed_size(args.slices + before, counts[i]);
     }
-    op = new_op(target, route_of(target, ARN_PY_USE_SHARED), size, 0, (uint32_t)count);
-    if (op == NULL)
-        goto done;
-    out = op->request;
-    for (i = 0; i < count; i++) {
-        out = arn_redis_pack(out, args.slices + at, counts[i]);
-        at += counts[i];
+    if (r == 0)
+        r = may_pack(target, size, when, op);
+    if (r == 1) {
+        *op = new_op(target, route_of(target, ARN_PY_USE_SHARED), size, 0, (uint32_t)count);
+        if (*op == NULL)
+            r = -1;
     }
-
-done:
+    if (r == 1) {
+        out = (*op)->request;
+        for (i = 0; i < count; i++) {
+            out = arn_redis_pack(out, args.slices + at, counts[i]);
+            at += counts[i];
+        }
+    }
     PyMem_Free(counts);
     arn_py_args_clear(&args);
-    Py_DECREF(list);
-    return op;
+    return r;
 }
 
 /* ---- requests ---- */
 
-/* A session's commands do not wait for others', and what its connection has lost (WATCH, SELECT)
- * is not brought back by one command sent again: neither gates nor retries for them. */
-static int is_full(const arn_py_target *target) {
-    return target->session == NULL && target->engine->client != NULL &&
-           arn_redis_is_full(target->engine->client);
-}
-
+/* What a session's connection has lost (WATCH, SELECT) is not brought back by one command sent
+ * again. */
 static int may_retry(const arn_py_target *target) {
     return target->session == NULL && target->engine->retry_policy != NULL;
 }
@@ -196,39 +231,40 @@ static arn_py_request *new_request(const arn_py_target *target,
     return req;
 }
 
-static void set_op(arn_py_request *req, arn_redis_op *op) {
+static arn_op *set_op(arn_py_request *req, arn_redis_op *op) {
     req->op = &op->base;
     req->rt = arn_redis_client_runtime(op->client);
+    return req->op;
 }
 
 /* For a later attempt, or a first one that had to wait: packed from the arguments kept. */
 static arn_op *make_op(arn_py_request *req) {
+    arn_redis_op *op = NULL;
     arn_py_target target;
-    arn_redis_op *op;
-    arn_py_args args;
     Py_ssize_t i;
+    int r = 0;
 
     if (arn_py_target_of(req->st, req->client, &target) < 0)
         return NULL;
-    if (is_full(&target)) {
-        op = new_op(&target, ARN_REDIS_GATE, 0, 0, 0);
-        req->gated = 1;
-    } else if (req->reply_kind == ARN_PY_REPLY_PIPELINE) {
-        op = pack_pipeline(&target, req->args);
-        req->gated = 0;
+    if (req->reply_kind == ARN_PY_REPLY_PIPELINE) {
+        r = pack_pipeline(&target, req->args, PACK_TO_SEND, &op);
     } else {
-        int r = 0;
+        arn_py_args args;
         arn_py_args_init(&args, &target.engine->codec);
         for (i = 0; r == 0 && i < PyTuple_GET_SIZE(req->args); i++)
             r = arn_py_args_object(&args, PyTuple_GET_ITEM(req->args, i));
-        op = r < 0 ? NULL : pack_command(&target, &args, (arn_py_usage)req->usage);
+        if (r == 0)
+            r = pack_command(&target, &args, (arn_py_usage)req->usage, PACK_TO_SEND, &op);
         arn_py_args_clear(&args);
-        req->gated = 0;
     }
-    if (op == NULL)
+    if (r < 0)
         return NULL;
-    set_op(req, op);
-    return &op->base;
+    req->gated = r == 0;
+    return set_op(req, op);
+}
+
+static void submitting(arn_op *op) {
+    arn_redis_op_submitted(ARN_CONTAINER_OF(op, arn_redis_op, base));
 }
 
 static void set_reply(arn_py_request *req, const arn_py_reply_spec *reply) {
@@ -242,7 +278,8 @@ PyObject *arn_py_command_request(const arn_py_target *target, arn_py_args *args,
                                  arn_py_usage usage, const arn_py_reply_spec *reply) {
     PyObject *error = args_error ? arn_py_take_error() : NULL;
     arn_py_request *req = new_request(target, &command_class);
-    arn_redis_op *op;
+    arn_redis_op *op = NULL;
+    int r;
 
     if (req == NULL) {
         Py_XDECREF(error);
@@ -253,50 +290,38 @@ PyObject *arn_py_command_request(const arn_py_target *target, arn_py_args *args,
     req->error = error;
     if (error != NULL)
         return (PyObject *)req;
-    /* Packed now, while the arguments are at hand: unless so much is under way that the bytes of
-     * one more command should not exist yet, or a retry may need to pack it again. */
-    if (is_full(target) || may_retry(target)) {
+    /* Packed now, while the arguments are at hand, if that is no waste; and they are kept if they
+     * may be needed once more. */
+    r = pack_command(target, args, usage, PACK_AHEAD, &op);
+    if (r == 0 || (r > 0 && may_retry(target))) {
         req->args = arn_py_args_tuple(args);
         if (req->args == NULL)
-            goto fail;
-        if (is_full(target))
-            return (PyObject *)req;
+            r = -1;
     }
-    op = pack_command(target, args, usage);
-    if (op == NULL) {
+    if (op != NULL)
+        set_op(req, op);
+    if (r < 0)
         req->error = arn_py_take_error();
-        return (PyObject *)req;
-    }
-    set_op(req, op);
     return (PyObject *)req;
-
-fail:
-    req->state = ARN_PY_CLOSED;
-    Py_DECREF(req);
-    return NULL;
 }
 
 PyObject *arn_py_pipeline_request(const arn_py_target *target, PyObject *commands) {
     arn_py_request *req = new_request(target, &command_class);
-    arn_redis_op *op;
+    arn_redis_op *op = NULL;
+    int r = -1;
 
     if (req == NULL)
         return NULL;
     req->reply_kind = ARN_PY_REPLY_PIPELINE;
-    if (is_full(target) || may_retry(target)) {
-        req->args = PySequence_Tuple(commands);
-        if (req->args == NULL) {
-            req->error = arn_py_take_error();
-            return (PyObject *)req;
-        }
-        if (is_full(target))
-            return (PyObject *)req;
-    }
-    op = pack_pipeline(target, commands);
-    if (op == NULL)
-        req->error = arn_py_take_error();
-    else
+    req->args = freeze_commands(commands);
+    if (req->args != NULL)
+        r = pack_pipeline(target, req->args, PACK_AHEAD, &op);
+    if (op != NULL)
         set_op(req, op);
+    if (r > 0 && !may_retry(target))
+        Py_CLEAR(req->args);
+    if (r < 0)
+        req->error = arn_py_take_error();
     return (PyObject *)req;
 }
 
@@ -378,8 +403,8 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again) {
         Py_RETURN_NONE;
     }
     result = reply_of(&target.engine->codec, op, &reply);
-    if (result != NULL || req->args == NULL)
-        return result;
+    if (result != NULL || !may_retry(&target) || op->status == ARN_EAUTH)
+        return result; /* a password that was refused once is not presented again and again */
     if (!retry_delay(target.engine, ++req->failures, again))
         return NULL;
     Py_RETURN_NONE;
@@ -394,8 +419,7 @@ static arn_op *make_lease_op(arn_py_request *req) {
 
     if (op == NULL)
         return NULL;
-    set_op(req, op);
-    return &op->base;
+    return set_op(req, op);
 }
 
 static PyObject *convert_lease(arn_py_request *req, arn_op *op, double *again) {
@@ -405,7 +429,7 @@ static PyObject *convert_lease(arn_py_request *req, arn_op *op, double *again) {
         PyObject *error = arn_py_status_error(&session->engine->codec, op);
         arn_py_raise(error);
         Py_DECREF(error);
-        if (!retry_delay(session->engine, ++req->failures, again))
+        if (op->status == ARN_EAUTH || !retry_delay(session->engine, ++req->failures, again))
             return NULL;
         Py_RETURN_NONE;
     }
@@ -421,10 +445,11 @@ PyObject *arn_py_lease_request(arn_py_session *session) {
 /* ---- the express connection ---- */
 
 static int send_alone(arn_py_request *req, arn_op *op) {
-    if (!Py_IS_TYPE(req->client, req->st->engine_type))
+    arn_redis_op *command = ARN_CONTAINER_OF(op, arn_redis_op, base);
+
+    if (!Py_IS_TYPE(req->client, req->st->engine_type) || command->lanes_only)
         return 0;
-    return arn_py_express_send((arn_py_engine *)req->client, req->port,
-                               ARN_CONTAINER_OF(op, arn_redis_op, base));
+    return arn_py_express_send((arn_py_engine *)req->client, req->port, command);
 }
 
 static int forget(arn_op *op) {
@@ -437,8 +462,7 @@ static arn_op *make_express_op(arn_py_request *req) {
 
     if (op == NULL)
         return NULL;
-    set_op(req, op);
-    return &op->base;
+    return set_op(req, op);
 }
 
 static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again) {
@@ -447,7 +471,7 @@ static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again)
         int fd = (int)op->value.u.integer;
         op->value.kind = ARN_NIL;
         if (arn_py_express_open((arn_py_engine *)req->client, req->port, fd) < 0)
-            PyErr_Clear(); /* a luxury that could not be had */
+            arn_py_ignore_error(); /* a luxury that could not be had */
     }
     Py_RETURN_NONE;
 }
@@ -462,7 +486,9 @@ arn_py_request *arn_py_express_request(arn_py_engine *engine) {
 
 /* Submits the op and waits for it. 0, or -1 with an exception set (a signal's). The op is the
  * caller's again on success; on failure it is gone. */
-static int wait_for_op(arn_op *op, arn_runtime *rt) {
+static int wait_for_op(arn_redis_op *command) {
+    arn_runtime *rt = arn_redis_client_runtime(command->client);
+    arn_op *op = &command->base;
     int status;
     arn_port *port = arn_port_new(ARN_PORT_WAIT, &status);
     arn_op *done = NULL;
@@ -475,6 +501,7 @@ static int wait_for_op(arn_op *op, arn_runtime *rt) {
     }
     arn_op_set_port(op, port);
     arn_op_ref(op); /* to cancel it; the other reference goes with the submission */
+    arn_redis_op_submitted(command);
     arn_runtime_submit(rt, &op->msg, &op->msg);
     while (done == NULL && !signalled) {
         Py_BEGIN_ALLOW_THREADS
@@ -496,28 +523,6 @@ static int wait_for_op(arn_op *op, arn_runtime *rt) {
     return 0;
 }
 
-/* Waits until the client has room. */
-static int pass_gate(const arn_py_target *target) {
-    while (is_full(target)) {
-        arn_redis_op *gate = new_op(target, ARN_REDIS_GATE, 0, 0, 0);
-        if (gate == NULL || wait_for_op(&gate->base, arn_redis_client_runtime(gate->client)) < 0)
-            return -1;
-        arn_op_unref(&gate->base);
-    }
-    return 0;
-}
-
-static PyObject *call_op(arn_redis_op *op, const arn_py_codec *codec,
-                         const arn_py_reply_spec *reply) {
-    PyObject *result;
-
-    if (op == NULL || wait_for_op(&op->base, arn_redis_client_runtime(op->client)) < 0)
-        return NULL;
-    result = reply_of(codec, &op->base, reply);
-    arn_op_unref(&op->base);
-    return result;
-}
-
 /* Sleeps before a further attempt, signals served. */
 static int sleep_seconds(double delay) {
     PyObject *time_module, *r;
@@ -531,83 +536,78 @@ static int sleep_seconds(double delay) {
     return r == NULL ? -1 : 0;
 }
 
-PyObject *arn_py_command_call(arn_py_engine *engine, arn_py_args *args, arn_py_usage usage,
-                              const arn_py_reply_spec *reply) {
-    arn_py_target target = {engine, NULL};
+/* pack(what, &op) makes the op or a gate, as pack_command() does. */
+static PyObject *call(arn_py_engine *engine, int (*pack)(void *what, arn_redis_op **op), void *what,
+                      const arn_py_reply_spec *reply) {
     unsigned failures = 0;
 
     for (;;) {
+        arn_redis_op *op = NULL;
         double delay = 0;
         PyObject *result;
-        if (pass_gate(&target) < 0)
+        int gated = pack(what, &op) == 0;
+        int status;
+
+        if (op == NULL || wait_for_op(op) < 0)
             return NULL;
-        result = call_op(pack_command(&target, args, usage), &engine->codec, reply);
-        if (result != NULL || !retry_delay(engine, ++failures, &delay) || sleep_seconds(delay) < 0)
+        status = op->base.status;
+        result = gated && status == ARN_OK ? NULL : reply_of(&engine->codec, &op->base, reply);
+        arn_op_unref(&op->base);
+        if (gated && status == ARN_OK)
+            continue;
+        if (result != NULL || status == ARN_EAUTH || !retry_delay(engine, ++failures, &delay) ||
+            sleep_seconds(delay) < 0)
             return result;
     }
 }
 
-PyObject *arn_py_pipeline_call(arn_py_engine *engine, PyObject *commands) {
-    arn_py_target target = {engine, NULL};
-    arn_py_reply_spec reply = {ARN_PY_REPLY_PIPELINE, 0, NULL, NULL};
-    unsigned failures = 0;
+typedef struct command_call {
+    arn_py_target target;
+    const arn_py_args *args;
+    arn_py_usage usage;
+} command_call;
 
-    for (;;) {
-        double delay = 0;
-        PyObject *result;
-        if (pass_gate(&target) < 0)
-            return NULL;
-        result = call_op(pack_pipeline(&target, commands), &engine->codec, &reply);
-        if (result != NULL || !retry_delay(engine, ++failures, &delay) || sleep_seconds(delay) < 0)
-            return result;
-    }
+static int pack_command_call(void *what, arn_redis_op **op) {
+    const command_call *c = what;
+
+    return pack_command(&c->target, c->args, c->usage, PACK_TO_SEND, op);
+}
+
+PyObject *arn_py_command_call(arn_py_engine *engine, arn_py_args *args, arn_py_usage usage,
+                              const arn_py_reply_spec *reply) {
+    command_call c = {{engine, NULL}, args, usage};
+
+    return call(engine, pack_command_call, &c, reply);
+}
+
+typedef struct pipeline_call {
+    arn_py_target target;
+    PyObject *commands;
+} pipeline_call;
+
+static int pack_pipeline_call(void *what, arn_redis_op **op) {
+    const pipeline_call *c = what;
+
+    return pack_pipeline(&c->target, c->commands, PACK_TO_SEND, op);
+}
+
+PyObject *arn_py_pipeline_call(arn_py_engine *engine, PyObject *commands) {
+    arn_py_reply_spec reply = {ARN_PY_REPLY_PIPELINE, 0, NULL, NULL};
+    pipeline_call c = {{engine, NULL}, freeze_commands(commands)};
+    PyObject *result = c.commands == NULL ? NULL : call(engine, pack_pipeline_call, &c, &reply);
+
+    Py_XDECREF(c.commands);
+    return result;
 }
 
 /* ---- parsing ---- */
 
-static int is_word(const arn_slice *s, const char *word) {
-    size_t len = strlen(word);
-    size_t i;
-
-    if (s->len != len)
-        return 0;
-    for (i = 0; i < len; i++)
-        if ((s->data[i] & ~0x20) != word[i])
-            return 0;
-    return 1;
-}
-
-static arn_py_usage resolve_usage(arn_py_usage usage, const arn_py_args *args) {
-    size_t i;
-
-    if (usage == ARN_PY_USE_BY_SUBCOMMAND)
-        return args->count > 1 && (is_word(&args->slices[1], "REPLY") ||
-                                   is_word(&args->slices[1], "TRACKING") ||
-                                   is_word(&args->slices[1], "CACHING"))
-                   ? ARN_PY_USE_DISCARD
-                   : ARN_PY_USE_SHARED;
-    if (usage != ARN_PY_USE_IF_BLOCK)
-        return usage;
-    for (i = 1; i < args->count && !is_word(&args->slices[i], "STREAMS"); i++)
-        if (is_word(&args->slices[i], "BLOCK"))
-            return ARN_PY_USE_EXCLUSIVE;
-    return ARN_PY_USE_SHARED;
-}
-
-static long first_word_spec(arn_py_state *st, const arn_slice *word) {
-    PyObject *name = PyBytes_FromStringAndSize(word->data, (Py_ssize_t)word->len);
-    long spec = name == NULL ? -1 : arn_py_spec_of(st, name);
-
-    Py_XDECREF(name);
-    return spec;
-}
-
-int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *const *args,
-                         Py_ssize_t nargs, arn_py_args *out, arn_py_usage *usage, int *kind) {
+int arn_py_parse_command(arn_py_state *st, PyObject *const *args, Py_ssize_t nargs,
+                         arn_py_args *out, arn_py_usage *usage, int *kind) {
     Py_ssize_t i;
     long spec;
+    int used;
 
-    (void)codec;
     if (nargs < 1) {
         PyErr_SetString(PyExc_TypeError, "a command needs at least its name");
         return -1;
@@ -616,20 +616,15 @@ int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *
     if (spec < 0)
         return -1;
     *kind = ARN_PY_SPEC_KIND(spec);
-    *usage = ARN_PY_SPEC_USAGE(spec);
     if (arn_py_args_name(out, args[0]) < 0)
         return 1;
-    if (spec == 0 && out->count > 1) {
-        /* "BLPOP list 0" in one string: the first word says what it does to the connection. */
-        spec = first_word_spec(st, &out->slices[0]);
-        if (spec < 0)
-            return -1;
-        *usage = ARN_PY_SPEC_USAGE(spec);
-    }
     for (i = 1; i < nargs; i++)
         if (arn_py_args_object(out, args[i]) < 0)
             return 1;
-    *usage = resolve_usage(*usage, out);
+    used = arn_py_usage_of(st, spec, out->slices, out->count);
+    if (used < 0)
+        return -1;
+    *usage = (arn_py_usage)used;
     if (*usage == ARN_PY_USE_NONE) {
         PyObject *word =
             PyUnicode_DecodeLatin1(out->slices[0].data, (Py_ssize_t)out->slices[0].len, NULL);
@@ -642,4 +637,25 @@ int arn_py_parse_command(arn_py_state *st, const arn_py_codec *codec, PyObject *
         return 1;
     }
     return 0;
+}
+
+int arn_py_needs_own(arn_py_engine *engine, PyObject *commands) {
+    PyObject *frozen = freeze_commands(commands);
+    int own = frozen == NULL ? -1 : 0;
+    Py_ssize_t i;
+
+    for (i = 0; own == 0 && i < PyTuple_GET_SIZE(frozen); i++) {
+        PyObject *command = PyTuple_GET_ITEM(frozen, i);
+        arn_py_usage usage;
+        arn_py_args args;
+        int kind, r;
+
+        arn_py_args_init(&args, &engine->codec);
+        r = arn_py_parse_command(engine->st, PySequence_Fast_ITEMS(command),
+                                 PyTuple_GET_SIZE(command), &args, &usage, &kind);
+        arn_py_args_clear(&args);
+        own = r != 0 ? -1 : usage == ARN_PY_USE_EXCLUSIVE || usage == ARN_PY_USE_DISCARD;
+    }
+    Py_XDECREF(frozen);
+    return own;
 }

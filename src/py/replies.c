@@ -44,17 +44,8 @@ static const struct {
     {ARN_PY_REPLY_PYTHON, ARN_PY_USE_IF_BLOCK, "XREAD XREADGROUP"},
     {ARN_PY_REPLY_PYTHON, ARN_PY_USE_BY_SUBCOMMAND, "CLIENT"},
     {ARN_PY_REPLY_PYTHON, ARN_PY_USE_NONE,
-     "SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUNSUBSCRIBE MONITOR SYNC PSYNC"},
-};
-
-/* redis-py passes these two words as one argument. */
-static const struct {
-    const char *name;
-    arn_py_usage usage;
-} two_words[] = {
-    {"CLIENT REPLY", ARN_PY_USE_DISCARD},
-    {"CLIENT TRACKING", ARN_PY_USE_DISCARD},
-    {"CLIENT CACHING", ARN_PY_USE_DISCARD},
+     "SUBSCRIBE UNSUBSCRIBE PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUNSUBSCRIBE MONITOR SYNC PSYNC "
+     "REPLCONF"},
 };
 
 static int add_spec(PyObject *specs, const char *name, size_t len, int kind, arn_py_usage usage) {
@@ -85,39 +76,90 @@ PyObject *arn_py_make_specs(void) {
             p += *p == ' ';
         }
     }
-    for (i = 0; specs != NULL && i < sizeof(two_words) / sizeof(two_words[0]); i++)
-        if (add_spec(specs, two_words[i].name, strlen(two_words[i].name), ARN_PY_REPLY_PYTHON,
-                     two_words[i].usage) < 0)
-            Py_CLEAR(specs);
     return specs;
 }
 
+static long look_up(arn_py_state *st, PyObject *name) {
+    PyObject *spec = PyDict_GetItemWithError(st->specs, name);
+
+    if (spec != NULL)
+        return PyLong_AsLong(spec);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 long arn_py_spec_of(arn_py_state *st, PyObject *name) {
-    PyObject *spec, *upper, *text;
+    PyObject *text, *upper;
+    long spec;
 
     if (PyUnicode_CheckExact(name)) {
-        spec = PyDict_GetItemWithError(st->specs, name);
-        if (spec != NULL)
-            return PyLong_AsLong(spec);
-        if (PyErr_Occurred())
-            return -1;
+        spec = look_up(st, name);
+        if (spec != 0)
+            return spec;
         text = Py_NewRef(name);
+    } else if (PyUnicode_Check(name)) {
+        text = PyUnicode_FromObject(name); /* an enum, perhaps: its text alone counts */
     } else if (PyBytes_Check(name)) {
         text = PyUnicode_DecodeLatin1(PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), NULL);
-        if (text == NULL)
-            return -1;
     } else {
         return 0;
     }
+    if (text == NULL)
+        return -1;
     upper = PyObject_CallMethodNoArgs(text, st->str_upper);
     Py_DECREF(text);
     if (upper == NULL)
         return -1;
-    spec = PyDict_GetItemWithError(st->specs, upper);
+    spec = look_up(st, upper);
     Py_DECREF(upper);
-    if (spec != NULL)
-        return PyLong_AsLong(spec);
-    return PyErr_Occurred() ? -1 : 0;
+    return spec;
+}
+
+static int is_word(const arn_slice *s, const char *word) {
+    size_t len = strlen(word);
+    size_t i;
+
+    if (s->len != len)
+        return 0;
+    for (i = 0; i < len; i++)
+        if ((s->data[i] & ~0x20) != word[i])
+            return 0;
+    return 1;
+}
+
+static int is_one_of(const arn_slice *s, const char *const *words) {
+    while (*words != NULL && !is_word(s, *words))
+        words++;
+    return *words != NULL;
+}
+
+int arn_py_usage_of(arn_py_state *st, long spec, const arn_slice *args, size_t count) {
+    static const char *const state_words[] = {"REPLY", "TRACKING", "CACHING", NULL};
+    static const char *const own_words[] = {"SETNAME",  "GETNAME",  "SETINFO",      "ID",
+                                            "INFO",     "NO-EVICT", "TRACKINGINFO", "NO-TOUCH",
+                                            "GETREDIR", NULL};
+    arn_py_usage usage;
+    size_t i;
+
+    if (spec == 0 && count > 0) {
+        /* "BLPOP list 0" in one string, or " select": the first word says what it does. */
+        PyObject *word = PyBytes_FromStringAndSize(args[0].data, (Py_ssize_t)args[0].len);
+        spec = word == NULL ? -1 : arn_py_spec_of(st, word);
+        Py_XDECREF(word);
+        if (spec < 0)
+            return -1;
+    }
+    usage = ARN_PY_SPEC_USAGE(spec);
+    if (usage == ARN_PY_USE_BY_SUBCOMMAND) {
+        if (count > 1 && is_one_of(&args[1], state_words))
+            return ARN_PY_USE_DISCARD;
+        return count > 1 && is_one_of(&args[1], own_words) ? ARN_PY_USE_LANE : ARN_PY_USE_SHARED;
+    }
+    if (usage != ARN_PY_USE_IF_BLOCK)
+        return (int)usage;
+    for (i = 1; i < count && !is_word(&args[i], "STREAMS"); i++)
+        if (is_word(&args[i], "BLOCK"))
+            return ARN_PY_USE_EXCLUSIVE;
+    return ARN_PY_USE_SHARED;
 }
 
 static int is_text(const arn_value *v, const char *text) {

@@ -24,6 +24,7 @@ typedef enum arn_py_reply_kind {
 
 typedef enum arn_py_usage {
     ARN_PY_USE_SHARED,
+    ARN_PY_USE_LANE,         /* shared, and always the same connection: it is about that */
     ARN_PY_USE_EXCLUSIVE,    /* blocks */
     ARN_PY_USE_DISCARD,      /* changes the connection's state */
     ARN_PY_USE_NONE,         /* turns the connection into something else: not this way */
@@ -40,6 +41,10 @@ PyObject *arn_py_make_specs(void);
 
 /* The spec of a command's name (str or bytes, any case); 0 when it is unknown, -1 on error. */
 long arn_py_spec_of(arn_py_state *st, PyObject *name);
+
+/* What a command does to its connection, SHARED, LANE, EXCLUSIVE, DISCARD or NONE, given the spec
+ * of its name and its arguments; -1 on error. */
+int arn_py_usage_of(arn_py_state *st, long spec, const arn_slice *args, size_t count);
 
 /* The reply as redis-py's callback for the kind returns it. */
 PyObject *arn_py_convert_reply(const arn_py_codec *codec, int kind, const arn_value *value,

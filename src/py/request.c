@@ -24,7 +24,7 @@ static int run_callback(arn_py_request *self, PyObject *callback, PyObject *cont
     if (PyContext_Enter(context) < 0) {
         PyErr_Clear(); /* entered already: leave it to the loop */
         if (arn_py_port_call_soon(self->port, callback, (PyObject *)self, context) < 0)
-            PyErr_Clear();
+            arn_py_ignore_error();
         return 0;
     }
     result = PyObject_CallOneArg(callback, (PyObject *)self);
@@ -65,7 +65,7 @@ static int notify(arn_py_request *self, int direct) {
     int r = 0;
 
     self->callback = self->context = self->more = NULL;
-    self->watched = more != NULL;
+    self->watched |= more != NULL;
     if (callback != NULL) {
         if (direct)
             r = run_callback(self, callback, context);
@@ -79,7 +79,7 @@ static int notify(arn_py_request *self, int direct) {
         PyObject *error = r < 0 ? arn_py_take_error() : NULL;
         if (arn_py_port_call_soon(self->port, PyTuple_GET_ITEM(pair, 0), (PyObject *)self,
                                   PyTuple_GET_ITEM(pair, 1)) < 0)
-            PyErr_Clear();
+            arn_py_ignore_error();
         if (error != NULL) {
             arn_py_raise(error);
             Py_DECREF(error);
@@ -112,6 +112,7 @@ static int submit(arn_py_request *self) {
             goto fail;
         Py_XSETREF(self->port, (arn_py_loop_port *)Py_NewRef((PyObject *)port));
     }
+    self->cls->submitting(op);
     if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
         self->cls->send_alone(self, op))
         arn_py_port_adopt(self->port, op, Py_NewRef((PyObject *)self));
@@ -135,6 +136,11 @@ int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port) {
     return 0;
 }
 
+static void take_back(arn_py_request *self, arn_op *op) {
+    if ((self->cls->forget == NULL || !self->cls->forget(op)) && arn_runtime_current() == self->rt)
+        arn_op_cancel(self->rt, op);
+}
+
 static void forget_op(arn_py_request *self) {
     arn_op *op = self->op;
 
@@ -146,27 +152,26 @@ static void forget_op(arn_py_request *self) {
         return;
     }
     op->owner = NULL;
-    if ((self->cls->forget == NULL || !self->cls->forget(op)) &&
-        arn_runtime_current() == self->port->rt)
-        arn_op_cancel(self->port->rt, op);
+    take_back(self, op);
     Py_DECREF(self); /* the port's reference; the caller has another */
 }
 
+void arn_py_request_orphaned(arn_py_request *self, arn_op *op, int usable) {
+    self->op = NULL;
+    if (usable)
+        take_back(self, op);
+}
+
+/* The outcome is there; result and error NULL: cancelled. */
 static void finish(arn_py_request *self, PyObject *result, PyObject *error) {
     self->state = ARN_PY_DONE;
+    self->cancelled = result == NULL && error == NULL;
     self->result = result;
     self->error = error;
 }
 
 static int schedule_again(arn_py_request *self, double delay) {
-    PyObject *resume = PyObject_GetAttrString((PyObject *)self, "_resume");
-    PyObject *handle = NULL;
-
-    if (resume != NULL)
-        handle = PyObject_CallMethod(self->port->loop, "call_later", "dO", delay, resume);
-    Py_XDECREF(resume);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return arn_py_port_call_method(self->port, (PyObject *)self, self->st->str_resume, delay);
 }
 
 int arn_py_request_complete(arn_py_request *self, arn_op *op) {
@@ -180,7 +185,7 @@ int arn_py_request_complete(arn_py_request *self, arn_op *op) {
     if (self->state != ARN_PY_WAITING) {
         /* The conversion ran Python code, which cancelled it; whoever waits knows already. */
         Py_XDECREF(result);
-        PyErr_Clear();
+        arn_py_ignore_error();
         return 0;
     }
     if (result != NULL && again >= 0) {
@@ -193,7 +198,7 @@ int arn_py_request_complete(arn_py_request *self, arn_op *op) {
         finish(self, result, NULL);
     else
         finish(self, NULL, arn_py_take_error());
-    return notify(self, 1);
+    return notify(self, !self->port->nested);
 }
 
 static PyObject *resume_method(PyObject *op, PyObject *ignored) {
@@ -220,6 +225,15 @@ static PyObject *raise_cancelled(arn_py_request *self) {
     return NULL;
 }
 
+/* The awaiting task has the outcome; only others that watch may still ask for it. */
+static void delivered(arn_py_request *self) {
+    self->state = ARN_PY_DELIVERED;
+    if (self->watched)
+        return;
+    Py_CLEAR(self->result);
+    Py_CLEAR(self->error);
+}
+
 static PySendResult send_slot(PyObject *op, PyObject *argument, PyObject **result) {
     arn_py_request *self = (arn_py_request *)op;
 
@@ -241,24 +255,18 @@ static PySendResult send_slot(PyObject *op, PyObject *argument, PyObject **resul
         *result = Py_NewRef(op);
         return PYGEN_NEXT;
     case ARN_PY_WAITING:
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
         return PYGEN_ERROR;
     case ARN_PY_DONE:
-        self->state = ARN_PY_CLOSED;
-        if (self->error != NULL) {
+        if (self->cancelled)
+            raise_cancelled(self);
+        else if (self->error != NULL)
             arn_py_raise(self->error);
-            if (!self->watched)
-                Py_CLEAR(self->error);
-            return PYGEN_ERROR;
-        }
-        *result = Py_NewRef(self->result);
-        if (!self->watched)
-            Py_CLEAR(self->result);
-        return PYGEN_RETURN;
-    case ARN_PY_CANCELLED:
-        self->state = ARN_PY_CLOSED;
-        raise_cancelled(self);
-        return PYGEN_ERROR;
+        else
+            *result = Py_NewRef(self->result);
+        delivered(self);
+        return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+    case ARN_PY_DELIVERED:
     case ARN_PY_CLOSED:
         break;
     }
@@ -294,13 +302,25 @@ static PyObject *iternext_slot(PyObject *op) {
     return send_method(op, Py_None);
 }
 
+/* Closed or thrown into. With an outcome that is how the awaiting task takes it. */
 static void close_request(arn_py_request *self) {
     Py_INCREF(self); /* forget_op drops the port's reference */
-    if (self->state == ARN_PY_NEW || self->state == ARN_PY_WAITING)
+    if (self->state == ARN_PY_DONE) {
+        delivered(self);
+    } else if (self->state == ARN_PY_WAITING) {
         forget_op(self);
-    self->state = ARN_PY_CLOSED;
-    Py_CLEAR(self->result);
-    Py_CLEAR(self->error);
+        finish(self, NULL, NULL);
+        /* The awaiting task is where this comes from: it is not woken, the others are. */
+        Py_CLEAR(self->callback);
+        Py_CLEAR(self->context);
+        if (self->more != NULL && notify(self, 0) < 0)
+            arn_py_ignore_error();
+        delivered(self);
+    } else if (self->state == ARN_PY_NEW) {
+        forget_op(self);
+        self->state = ARN_PY_CLOSED;
+        Py_CLEAR(self->error);
+    }
     Py_DECREF(self);
 }
 
@@ -376,6 +396,7 @@ static PyObject *add_done_callback(PyObject *op, PyObject *const *args, Py_ssize
     if (context == NULL)
         return NULL;
     if (is_done(self)) {
+        self->watched |= self->state == ARN_PY_DONE;
         r = arn_py_port_call_soon(self->port, args[0], op, context);
     } else if (self->callback == NULL) {
         self->callback = Py_NewRef(args[0]);
@@ -441,7 +462,7 @@ static PyObject *cancel_method(PyObject *op, PyObject *args, PyObject *kwargs) {
     Py_XSETREF(self->cancel_message, Py_XNewRef(message));
     Py_INCREF(self);
     forget_op(self);
-    self->state = ARN_PY_CANCELLED;
+    finish(self, NULL, NULL);
     /* Through the loop: whoever cancels may be a running task. */
     if (notify(self, 0) < 0) {
         Py_DECREF(self);
@@ -458,16 +479,16 @@ static PyObject *not_done(arn_py_request *self, const char *message) {
     return NULL;
 }
 
+/* Not once it has been delivered, if nobody watches. */
 static int has_outcome(const arn_py_request *self) {
-    return self->state == ARN_PY_DONE ||
-           (self->state == ARN_PY_CLOSED && (self->result != NULL || self->error != NULL));
+    return self->result != NULL || (self->error != NULL && self->state != ARN_PY_NEW);
 }
 
 static PyObject *result_method(PyObject *op, PyObject *ignored) {
     arn_py_request *self = (arn_py_request *)op;
 
     (void)ignored;
-    if (self->state == ARN_PY_CANCELLED)
+    if (self->cancelled)
         return raise_cancelled(self);
     if (!has_outcome(self))
         return not_done(self, "Result is not set.");
@@ -480,7 +501,7 @@ static PyObject *exception_method(PyObject *op, PyObject *ignored) {
     arn_py_request *self = (arn_py_request *)op;
 
     (void)ignored;
-    if (self->state == ARN_PY_CANCELLED)
+    if (self->cancelled)
         return raise_cancelled(self);
     if (!has_outcome(self))
         return not_done(self, "Exception is not set.");
@@ -494,7 +515,7 @@ static PyObject *done_method(PyObject *op, PyObject *ignored) {
 
 static PyObject *cancelled_method(PyObject *op, PyObject *ignored) {
     (void)ignored;
-    return PyBool_FromLong(((arn_py_request *)op)->state == ARN_PY_CANCELLED);
+    return PyBool_FromLong(((arn_py_request *)op)->cancelled);
 }
 
 static PyObject *get_loop_method(PyObject *op, PyObject *ignored) {
@@ -506,12 +527,13 @@ static PyObject *get_loop_method(PyObject *op, PyObject *ignored) {
     return Py_NewRef(self->port->loop);
 }
 
-/* None before the first await: then asyncio.isfuture() says no and wraps it in a task. */
+/* None before the first await: then asyncio.isfuture() says no and wraps it in a task. Likewise
+ * when all is over: the task then says that a coroutine cannot be awaited twice. */
 static PyObject *get_blocking(PyObject *op, void *closure) {
     arn_py_request *self = (arn_py_request *)op;
 
     (void)closure;
-    if (self->state == ARN_PY_NEW)
+    if (self->state == ARN_PY_NEW || (self->state >= ARN_PY_DELIVERED && !self->watched))
         Py_RETURN_NONE;
     return PyBool_FromLong(self->blocking);
 }
@@ -545,12 +567,17 @@ static PyObject *get_false(PyObject *op, void *closure) {
     Py_RETURN_FALSE;
 }
 
+static PyObject *get_suspended(PyObject *op, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(((arn_py_request *)op)->state == ARN_PY_WAITING);
+}
+
 static PyObject *repr_slot(PyObject *op) {
-    static const char *const states[] = {"created", "pending", "finished", "cancelled", "closed"};
+    static const char *const states[] = {"created", "pending", "finished", "finished", "closed"};
     arn_py_request *self = (arn_py_request *)op;
 
     return PyUnicode_FromFormat("<native request %s %s at %p>", self->cls->qualname,
-                                states[self->state], op);
+                                self->cancelled ? "cancelled" : states[self->state], op);
 }
 
 /* ---- life ---- */
@@ -649,6 +676,7 @@ static PyGetSetDef request_getset[] = {
     {"cr_frame", get_none, NULL, NULL, NULL},
     {"cr_origin", get_none, NULL, NULL, NULL},
     {"cr_running", get_false, NULL, NULL, NULL},
+    {"cr_suspended", get_suspended, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

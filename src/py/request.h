@@ -22,6 +22,8 @@ typedef struct arn_py_request_class {
     /* The op has ended. A new reference to the result; NULL with an exception set; or Py_None with
      * *again >= 0: make another op after so many seconds. */
     PyObject *(*convert)(arn_py_request *req, arn_op *op, double *again);
+    /* The op is about to be sent, one way or the other. */
+    void (*submitting)(arn_op *op);
     /* May be NULL. Nothing else is under way on the port: 1 if the op was sent without the io
      * thread, 0 if it was not. */
     int (*send_alone)(arn_py_request *req, arn_op *op);
@@ -30,11 +32,11 @@ typedef struct arn_py_request_class {
 } arn_py_request_class;
 
 typedef enum arn_py_request_state {
-    ARN_PY_NEW,     /* not awaited */
-    ARN_PY_WAITING, /* its op is under way, or a later attempt is scheduled */
-    ARN_PY_DONE,    /* result or error is there, not yet delivered */
-    ARN_PY_CANCELLED,
-    ARN_PY_CLOSED /* delivered, closed or thrown into */
+    ARN_PY_NEW,       /* not awaited */
+    ARN_PY_WAITING,   /* its op is under way, or a later attempt is scheduled */
+    ARN_PY_DONE,      /* result, error or cancellation are there, not yet delivered */
+    ARN_PY_DELIVERED, /* to the task that awaited it; others that watch may still ask */
+    ARN_PY_CLOSED     /* without an outcome */
 } arn_py_request_state;
 
 struct arn_py_request {
@@ -52,8 +54,9 @@ struct arn_py_request {
     PyObject *cancel_message;
     PyObject *weakrefs;
     arn_py_request_state state;
-    int blocking; /* asyncio's _asyncio_future_blocking */
-    int watched;  /* has callbacks beside the task's: the result stays for them */
+    int cancelled; /* is the outcome */
+    int blocking;  /* asyncio's _asyncio_future_blocking */
+    int watched;   /* has callbacks beside the task's: the outcome stays for them */
     /* The client's own: */
     PyObject *client;         /* engine or session; owned */
     PyObject *args;           /* argument tuple of a command that is packed later; owned */
@@ -74,5 +77,8 @@ int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port);
 
 /* Called by the port's drain. -1 with an exception that must end the drain. */
 int arn_py_request_complete(arn_py_request *self, arn_op *op);
+
+/* Called by a port that goes: nobody will complete the op. usable: it can still be cancelled. */
+void arn_py_request_orphaned(arn_py_request *self, arn_op *op, int usable);
 
 #endif /* ARN_PY_REQUEST_H */

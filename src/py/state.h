@@ -27,9 +27,10 @@ typedef struct arn_py_state {
     PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
-    PyObject *str_add_reader, *str_call_soon, *str_call_later, *str_context, *str_remove_reader;
-    PyObject *str_call_exception_handler, *str_execute_command, *str_execute_python;
-    PyObject *str_response_callbacks, *str_upper, *str_split, *str_running_loop;
+    PyObject *str_call_soon, *str_call_later, *str_context, *str_call_exception_handler;
+    PyObject *str_execute_command, *str_execute_python, *str_response_callbacks, *str_upper;
+    PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
+    PyObject *str_resume;
     PyObject *kwnames_context; /* ("context",) */
 
     /* Every live LoopPort, most recently used first; borrowed, each removes itself. */
@@ -62,5 +63,10 @@ static inline arn_py_state *arn_py_state_of_type(PyTypeObject *type) {
 PyObject *arn_py_take_error(void);
 /* Raises an exception instance (borrowed). Returns NULL for the caller to return. */
 PyObject *arn_py_raise(PyObject *exception);
+
+/* For a failure that is no reason to stop: forgets the exception that is set. Python code was run,
+ * so it may be a signal handler's: a KeyboardInterrupt is raised again as soon as Python runs on,
+ * any other that is no Exception is reported. */
+void arn_py_ignore_error(void);
 
 #endif /* ARN_PY_STATE_H */

@@ -155,6 +155,7 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->got = 0;
     op->conn = NULL;
     op->express = 0;
+    op->lanes_only = 0;
     op->large = is_large(client, len);
     op->submitted = 0;
     op->ended = 0;

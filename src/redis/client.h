@@ -66,10 +66,11 @@ struct arn_redis_op {
     uint32_t replies;            /* expected: 1, or the commands of a pipeline */
     uint32_t got;                /* io thread */
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
-    int express;   /* under way on an express connection: the io thread does not know it */
-    int large;     /* of more than config.large_bytes; a GATE: for one that is */
-    int submitted; /* arn_redis_op_submitted() was called */
-    int ended;     /* no longer under way */
+    int express;    /* under way on an express connection: the io thread does not know it */
+    int lanes_only; /* not for express connections: it is about the connection itself */
+    int large;      /* of more than config.large_bytes; a GATE: for one that is */
+    int submitted;  /* arn_redis_op_submitted() was called */
+    int ended;      /* no longer under way */
     /* A large argument that is not copied: it belongs at payload_at of the request. Whoever sets
      * it sets release too, which is called with `payload_owner` when the op is freed, on whatever
      * thread that is. */
