@@ -58,7 +58,8 @@ $(BUILD)/.built: $(VENV)/.made $(SOURCES) $(PACKAGE) setup.py pyproject.toml too
 
 $(BUILD)/.test-deps: $(VENV)/.made pyproject.toml
 	$(call say,installing the test dependencies)
-	@$(PIP) install $$($(VENV)/bin/python tools/extras.py test)
+	@$(VENV)/bin/python tools/extras.py test >$(BUILD)/test.txt
+	@$(PIP) install -r $(BUILD)/test.txt
 	@touch $@
 
 $(BUILD)/.demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
@@ -127,7 +128,8 @@ fuzz: $(BUILD)/.apt-build
 
 ## bench           the measured table, against the peers (benchmarks/redis.py)
 bench: $(BUILD)/.built $(BUILD)/.apt-test
-	@$(PIP) install $$($(VENV)/bin/python tools/extras.py bench)
+	@$(VENV)/bin/python tools/extras.py bench >$(BUILD)/bench.txt
+	@$(PIP) install -r $(BUILD)/bench.txt
 	@$(VENV)/bin/python benchmarks/redis.py $(BENCH_ARGS)
 
 ## peer            redis-py's own asyncio suite with our class in its place
@@ -137,7 +139,8 @@ peer: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 ## lint            formatting of C and Python, types of the stubs
 lint: $(BUILD)/.built
 	@tools/bootstrap.sh apt $(APT_LINT)
-	@$(PIP) install $$($(VENV)/bin/python tools/extras.py lint)
+	@$(VENV)/bin/python tools/extras.py lint >$(BUILD)/lint.txt
+	@$(PIP) install -r $(BUILD)/lint.txt
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlparse
@@ -68,9 +69,9 @@ def parse_url(url: str) -> dict[str, Any]:
         if port:
             options["port"] = port
         if parsed.path and "db" not in options:
-            digits = unquote(parsed.path).replace("/", "")
-            if digits.isdigit():
-                options["db"] = int(digits)
+            # As redis-py: what is no number means the default.
+            with contextlib.suppress(ValueError):
+                options["db"] = int(unquote(parsed.path).replace("/", ""))
     elif parsed.scheme == "rediss":
         raise NotImplementedError(
             "rediss:// (TLS) is not supported here yet: use redis:// or unix://, or "

@@ -4,36 +4,51 @@
 asyncio.to_thread (what a program does today to keep its event loop free) and through
 AsyncRedisMemoryManager; then each reads what the other wrote, all of it, and arshai's own
 WorkingMemoryAgent runs with our manager. Uses the Redis that REDIS_URL names, or starts one on a
-free port; removes what it wrote.
+free port; removes what it wrote. Where arshai cannot be installed (Python 3.13), a copy of what its
+class does with redis-py stands in for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import os
 import resource
 import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 # arshai's models warn about pydantic's settings.
 warnings.filterwarnings("ignore", category=UserWarning, module="pydantic")
+# Its log tells every step, and the URL with the password.
+logging.disable(logging.INFO)
 
-from arshai.agents.hub.working_memory import WorkingMemoryAgent  # noqa: E402
-from arshai.core.interfaces.iagent import IAgentInput  # noqa: E402
-from arshai.core.interfaces.imemorymanager import IMemoryInput, IWorkingMemory  # noqa: E402
-from arshai.memory.working_memory.redis_memory_manager import (  # noqa: E402
-    RedisWorkingMemoryManager,
-)
-from loguru import logger  # noqa: E402  (what arshai logs with)
+import redis  # noqa: E402
 from servers import RedisServer  # noqa: E402
 
-from arshai_native.memory import AsyncRedisMemoryManager  # noqa: E402
+from arshai_native.memory import (  # noqa: E402
+    AsyncRedisMemoryManager,
+    MemoryInput,
+    WorkingMemory,
+)
+
+try:
+    from arshai.agents.hub.working_memory import WorkingMemoryAgent
+    from arshai.core.interfaces.iagent import IAgentInput
+    from arshai.core.interfaces.imemorymanager import IMemoryInput, IWorkingMemory
+    from arshai.memory.working_memory.redis_memory_manager import RedisWorkingMemoryManager
+    from loguru import logger  # what arshai logs with
+
+    HAS_ARSHAI = True
+except ImportError:
+    HAS_ARSHAI = False
 
 CONVERSATIONS = 1000
 AT_ONCE = 100  # tasks
@@ -43,6 +58,36 @@ RUN = f"demo-{os.getpid()}"  # prefix of this run's conversation ids
 
 def say(text: str) -> None:
     print(f"==> {text}", flush=True)
+
+
+class RedisPyMemory:
+    """What RedisWorkingMemoryManager does with redis-py, where arshai is not to be had."""
+
+    def __init__(self, url: str, ttl: int) -> None:
+        self.redis_client, self.ttl = redis.from_url(url), ttl
+
+    def store(self, input: Any) -> None:
+        now = datetime.now().isoformat()
+        for item in input.data:
+            value = {
+                "data": {"working_memory": item.working_memory},
+                "metadata": input.metadata,
+                "created_at": now,
+                "last_update": now,
+            }
+            key = f"memory:{input.memory_type}:{input.conversation_id}"
+            self.redis_client.setex(key, self.ttl, json.dumps(value))
+
+    def retrieve(self, input: Any) -> list[WorkingMemory]:
+        value = self.redis_client.get(f"memory:{input.memory_type}:{input.conversation_id}")
+        return [WorkingMemory(**json.loads(value)["data"])] if value else []
+
+
+if HAS_ARSHAI:
+    THEIRS, Input, Memory = RedisWorkingMemoryManager, IMemoryInput, IWorkingMemory
+else:
+    THEIRS, Input, Memory = RedisPyMemory, MemoryInput, WorkingMemory
+PEER = f"{THEIRS.__name__} in to_thread"
 
 
 @contextlib.contextmanager
@@ -60,11 +105,11 @@ def memory_of(writer: str, number: int) -> str:
     return f"### USER CONTEXT ({writer}, {number}):\nMaría prefers short answers. " * 20
 
 
-def inputs(writer: str) -> list[IMemoryInput]:
+def inputs(writer: str) -> list[Any]:
     return [
-        IMemoryInput(
+        Input(
             conversation_id=f"{RUN}-{writer}-{number}",
-            data=[IWorkingMemory(working_memory=memory_of(writer, number))],
+            data=[Memory(working_memory=memory_of(writer, number))],
             metadata={"user": number, "tags": ["demo", "señor"]},
         )
         for number in range(CONVERSATIONS)
@@ -117,7 +162,7 @@ class Model:
         return {"llm_response": f"Memory after {len(self.seen)} messages"}
 
 
-async def run_agent(manager: AsyncRedisMemoryManager, theirs: RedisWorkingMemoryManager) -> None:
+async def run_agent(manager: AsyncRedisMemoryManager, theirs: Any) -> None:
     model = Model()
     agent = WorkingMemoryAgent(model, memory_manager=manager)
     metadata = {"conversation_id": f"{RUN}-agent"}
@@ -133,9 +178,23 @@ async def run_agent(manager: AsyncRedisMemoryManager, theirs: RedisWorkingMemory
         raise SystemExit("arshai's manager did not read what the agent stored")
 
 
+async def remove(url: str) -> None:
+    client = redis.from_url(url)
+    removed = 0
+    for key in client.scan_iter(f"memory:*:{RUN}-*", count=1000):
+        removed += client.unlink(key)
+    client.close()
+    say(f"removed {removed:,} keys")
+
+
 async def demo(url: str) -> None:
-    theirs = RedisWorkingMemoryManager(url, ttl=3600)
-    ours = AsyncRedisMemoryManager(url, ttl=3600)
+    try:
+        ours = AsyncRedisMemoryManager(url, ttl=3600)
+    except (ValueError, NotImplementedError) as error:
+        raise SystemExit(f"REDIS_URL: {error}") from None
+    theirs = THEIRS(url, ttl=3600)
+    if not await ours.health_check_async():
+        raise SystemExit("the Redis does not answer: see the warning above, and REDIS_URL")
     their_inputs, our_inputs = inputs("arshai"), inputs("native")
 
     async def store(item: Any) -> Any:
@@ -146,9 +205,7 @@ async def demo(url: str) -> None:
 
     try:
         say(f"{CONVERSATIONS:,} conversations, {AT_ONCE} at once, stored and read {TURNS} times")
-        before = await measure(
-            "RedisWorkingMemoryManager in to_thread", store, retrieve, their_inputs
-        )
+        before = await measure(PEER, store, retrieve, their_inputs)
         after = await measure(
             "AsyncRedisMemoryManager", ours.store_async, ours.retrieve_async, our_inputs
         )
@@ -156,7 +213,7 @@ async def demo(url: str) -> None:
         say("each reads what the other wrote")
         for reader, read, written in (
             ("ours", ours.retrieve_async, their_inputs),
-            ("arshai's", retrieve, our_inputs),
+            ("theirs", retrieve, our_inputs),
         ):
             found = await in_tasks(read, written)
             same = sum(
@@ -167,9 +224,12 @@ async def demo(url: str) -> None:
             if same != len(written):
                 raise SystemExit("they differ")
 
-        say("arshai's WorkingMemoryAgent with our manager, twice")
-        await run_agent(ours, theirs)
-        print("    success, and arshai's manager reads what it stored")
+        if HAS_ARSHAI:
+            say("arshai's WorkingMemoryAgent with our manager, twice")
+            await run_agent(ours, theirs)
+            print("    success, and arshai's manager reads what it stored")
+        else:
+            say("without arshai, which supports Python 3.11 and 3.12: no agent to run")
 
         print(f"\n| {'2 KB memories, store and retrieve':<40} | operations/s | CPU us/op | ratio |")
         print(f"|{'-' * 42}|{'-' * 14}|{'-' * 11}|{'-' * 7}|")
@@ -177,13 +237,13 @@ async def demo(url: str) -> None:
             print(f"| {name:<40} | {ops:>12,.0f} | {cpu:>9.1f} | {ops / before[1]:>4.1f}x |")
         print()
     finally:
-        removed = await ours.delete_pattern(f"memory:*:{RUN}-*")
-        say(f"removed {removed:,} keys")
+        await remove(url)
         await ours.close_async()
         theirs.redis_client.close()
 
 
 if __name__ == "__main__":
-    logger.disable("arshai")  # it tells every step of its agent
+    if HAS_ARSHAI:
+        logger.disable("arshai")
     with redis_url() as address:
         asyncio.run(demo(address))

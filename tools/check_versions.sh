@@ -21,8 +21,8 @@ for minor in ${VERSIONS:-11 12 13}; do
     venv=build/venv-3.$minor
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     pip=("$venv/bin/python" -m pip --disable-pip-version-check -q)
-    "${pip[@]}" install 'setuptools>=77' wheel pytest 'redis==5.3.1' 'uvloop>=0.21'
-    "${pip[@]}" install 'arshai==1.15.0' 2>/dev/null || printf '==> without arshai\n'
+    "$venv/bin/python" tools/extras.py test >"$venv/test.txt"
+    "${pip[@]}" install 'setuptools>=77' wheel -r "$venv/test.txt"
     rm -rf build/temp.* build/lib.*
     ARN_DEV=1 "${pip[@]}" install --no-build-isolation --no-deps --force-reinstall .
     (cd tests && timeout 900 "../$venv/bin/python" -m pytest -q -c ../pyproject.toml .) || failed=1

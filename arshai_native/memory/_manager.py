@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Awaitable, Iterable
+import sys
+from collections.abc import Awaitable, Generator, Iterable
 from datetime import datetime, timedelta
 from json.encoder import encode_basestring_ascii
 from typing import Any, overload
@@ -88,6 +89,20 @@ def _parse(reply: bytes) -> Any:
     return json.loads(reply)
 
 
+class _Count(int):
+    """A number that may be awaited, for callers of what has been done already."""
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        yield from ()
+        return int(self)
+
+
+def _running_loop() -> Any:
+    """The running event loop or None, without importing asyncio: if one runs, it is imported."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
 class AsyncRedisMemoryManager:
     """
     Working memory of conversations in Redis, without blocking the event loop.
@@ -136,8 +151,10 @@ class AsyncRedisMemoryManager:
             "retry_on_timeout": retry_on_timeout,
             **parse_url(self.storage_url),
         }
+        self._options = options
         self._engine = _engine(options)
         self._redis_client: Any = None
+        self._tasks: set[Any] = set()
         logger.info(
             "Initialized Redis working memory manager with URL: %s", redact(self.storage_url)
         )
@@ -146,9 +163,15 @@ class AsyncRedisMemoryManager:
         return f"<AsyncRedisMemoryManager {redact(self.storage_url)} ttl={self.ttl!r}>"
 
     @property
+    def redis_url(self) -> str:
+        """storage_url by its other name."""
+        return self.storage_url
+
+    @property
     def redis_client(self) -> Any:
         """
-        A synchronous redis-py client of the same URL, made when first asked for.
+        A synchronous redis-py client for the same database, made when first asked for; or what was
+        put in its place.
 
         The manager does not use it; it is there for programs that reached through
         RedisWorkingMemoryManager to its client.
@@ -156,8 +179,13 @@ class AsyncRedisMemoryManager:
         if self._redis_client is None:
             import redis
 
-            self._redis_client = redis.from_url(self.storage_url)
+            given = {name: self._options[name] for name in _ENGINE_OPTIONS if name in self._options}
+            self._redis_client = redis.Redis(unix_socket_path=given.pop("path", None), **given)
         return self._redis_client
+
+    @redis_client.setter
+    def redis_client(self, client: Any) -> None:
+        self._redis_client = client
 
     # ---- keys and values ----
 
@@ -335,26 +363,31 @@ class AsyncRedisMemoryManager:
         return sum(await self._pipeline([("DEL", key) for key in keys]))
 
     # ---- a plain cache, as arshai's cache_result() expects of `memory` ----
+    # Its keys have a prefix of their own: "everything" means the cache, not the conversations.
 
     @staticmethod
-    def _set_command(key: str, value: Any, ttl: Any) -> tuple[Any, ...]:
+    def _cache_key(key: str) -> str:
+        return f"cache:{key}"
+
+    def _set_command(self, key: str, value: Any, ttl: Any) -> tuple[Any, ...]:
+        key = self._cache_key(key)
         if isinstance(ttl, timedelta):
             ttl = int(ttl.total_seconds())
         return ("SET", key, value) if ttl is None else ("SETEX", key, ttl, value)
 
     async def get(self, key: str) -> str | None:
-        """The text under a key of its own (no prefix is added), or None."""
-        reply = await self._engine.execute("GET", key)
+        """The text that was cached under the key, or None."""
+        reply = await self._engine.execute("GET", self._cache_key(key))
         return None if reply is None else reply.decode("utf-8")
 
     async def set(self, key: str, value: Any, ttl: Any = None) -> bool:
-        """Stores str, bytes or a number under the key, for ttl seconds (None: for ever)."""
+        """Caches str, bytes or a number under the key, for ttl seconds (None: for ever)."""
         await self._engine.execute(*self._set_command(key, value, ttl))
         return True
 
     def get_sync(self, key: str) -> str | None:
         """get() without an event loop."""
-        reply = self._engine.call("GET", key)
+        reply = self._engine.call("GET", self._cache_key(key))
         return None if reply is None else reply.decode("utf-8")
 
     def set_sync(self, key: str, value: Any, ttl: Any = None) -> bool:
@@ -362,8 +395,36 @@ class AsyncRedisMemoryManager:
         self._engine.call(*self._set_command(key, value, ttl))
         return True
 
-    async def delete_pattern(self, pattern: str) -> int:
-        """Deletes the keys that match a Redis glob pattern. Returns how many there were."""
+    def delete_pattern(self, pattern: str) -> Awaitable[int]:
+        """
+        Deletes what is cached under keys that match.
+
+        pattern: a Redis glob, or without *, ? and [ the beginning of the keys.
+        Returns how many there were, to be awaited or not: arshai's invalidate_cache() does not.
+        Where no event loop runs it is done on return; where one runs, by a task of that loop.
+        """
+        if not any(mark in pattern for mark in "*?["):
+            pattern += "*"
+        pattern = self._cache_key(pattern)
+        loop = _running_loop()
+        if loop is None:
+            return self._delete_now(pattern)
+        task = loop.create_task(self._delete(pattern))
+        self._tasks.add(task)  # a loop holds its tasks weakly
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _delete_now(self, pattern: str) -> _Count:
+        cursor: Any = 0
+        deleted = 0
+        while True:
+            cursor, keys = self._engine.call("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            if keys:
+                deleted += self._engine.call("UNLINK", *keys)
+            if int(cursor) == 0:
+                return _Count(deleted)
+
+    async def _delete(self, pattern: str) -> int:
         cursor: Any = 0
         deleted = 0
         while True:

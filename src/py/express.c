@@ -5,9 +5,7 @@
 
 #include <unistd.h>
 
-/* Lone requests in a row before a connection is made for them. */
-#define ALONE_ENOUGH 64
-/* And after one could not be had. */
+/* So many lone requests pass before one that could not be had is asked for again. */
 #define ALONE_NOT_SOON (-4096)
 
 /* So long after a lone request its reply is looked for without sleeping, if the loop has nothing
@@ -69,7 +67,7 @@ static void count_lone(arn_py_loop_port *port, arn_py_lone *lone) {
     if (port->submitted - lone->last > 1 && lone->alone > 0)
         lone->alone = 0;
     lone->last = port->submitted;
-    if (++lone->alone < ALONE_ENOUGH)
+    if (++lone->alone < lone->engine->express_after)
         return;
     lone->alone = ALONE_NOT_SOON;
     lone->epoch = lone->engine->epoch;
@@ -102,7 +100,7 @@ int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis
     arn_py_lone *lone = lone_of(port, engine);
     express *self = lone == NULL ? NULL : lone->express;
 
-    if (lone == NULL)
+    if (lone == NULL || engine->express_after == 0)
         return 0;
     if (arn_py_port_is_nested(port)) {
         if (self != NULL)

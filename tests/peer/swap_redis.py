@@ -5,9 +5,11 @@ Environment:
     PEER_CLASS      "native" puts arshai_native.redis.Redis into the place of redis.asyncio.Redis;
                     anything else leaves redis-py's.
     PEER_PORT       the port of the server; the port of clients that name none.
-    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test.
+    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test, and at the
+                    end one with the numbers of clients made and of those on the native engine.
 """
 
+import functools
 import json
 import os
 
@@ -18,8 +20,20 @@ import redis.asyncio.utils
 # Some tests make a client without a port.
 redis.asyncio.Redis.__init__.__kwdefaults__["port"] = int(os.environ["PEER_PORT"])
 
+clients = {"made": 0, "native": 0}
+
 if os.environ.get("PEER_CLASS") == "native":
     import arshai_native.redis
+
+    make = arshai_native.redis.Redis.__init__
+
+    @functools.wraps(make)
+    def count(self, **kwargs):
+        make(self, **kwargs)
+        clients["made"] += 1
+        clients["native"] += self._engine is not None
+
+    arshai_native.redis.Redis.__init__ = count
 
     redis.asyncio.Redis = arshai_native.redis.Redis
     redis.asyncio.StrictRedis = arshai_native.redis.StrictRedis
@@ -42,8 +56,14 @@ class Results:
             outcome = "skipped"
         self.outcomes[report.nodeid] = (outcome, message)
         if report.when == "teardown":
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps([report.nodeid, outcome, message]) + "\n")
+            self.write([report.nodeid, outcome, message])
+
+    def pytest_sessionfinish(self):
+        self.write(["clients", clients["made"], clients["native"]])
+
+    def write(self, line):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def pytest_configure(config):
