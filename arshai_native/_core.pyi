@@ -46,6 +46,7 @@ class RedisEngine:
         retry_policy: Callable[[Exception, int], float | None] | None = None,
         large_bytes: int = 65536,
         queue_bytes: int = 67108864,
+        express_after: int = 64,
     ) -> None: ...
     @property
     def decode_responses(self) -> bool: ...

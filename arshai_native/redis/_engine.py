@@ -27,6 +27,8 @@ from ._retry import RetryRules
 logger = logging.getLogger("arshai_native.redis")
 
 _MAX_CONNECTIONS = 2**31 - 1
+# Commands that a loop has sent one at a time before it gets one more connection, for those.
+EXPRESS_AFTER = 64
 
 _MAJOR = int(redis.__version__.partition(".")[0])
 # redis-py 8 speaks RESP3 unless told otherwise and keeps state on its connections that the engine
@@ -134,6 +136,7 @@ def _options(pool: ConnectionPool, connection: Any) -> dict[str, Any]:
         "socket_connect_timeout": _seconds(connection.socket_connect_timeout),
         "health_check_interval": float(connection.health_check_interval or 0),
         "max_connections": min(pool.max_connections, _MAX_CONNECTIONS),
+        "express_after": EXPRESS_AFTER,
         "encoding": encoder.encoding,
         "encoding_errors": encoder.encoding_errors,
         "decode_responses": bool(encoder.decode_responses),

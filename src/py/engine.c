@@ -8,6 +8,8 @@
 /* Requests and keys above this use the lane for large payloads. Below it, a value passes in less
  * time than a small command would notice (64 KB: about 20 us on loopback). */
 #define DEFAULT_LARGE_BYTES (64u * 1024u)
+/* Lone requests in a row before a loop gets an express connection for them. */
+#define DEFAULT_EXPRESS_AFTER 64
 /* Request bytes under way before further callers wait. */
 #define DEFAULT_QUEUE_BYTES (64u * 1024u * 1024u)
 
@@ -142,6 +144,7 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
                             "retry_policy",
                             "large_bytes",
                             "queue_bytes",
+                            "express_after",
                             NULL};
     PyObject *host = NULL, *path = NULL, *db = NULL, *username = NULL, *password = NULL;
     PyObject *client_name = NULL, *lib_name = NULL, *lib_version = NULL;
@@ -149,7 +152,7 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
     PyObject *encoding = NULL, *errors = NULL, *factory = NULL, *policy = NULL;
     PyObject *strings;
     const char *encoding_s, *errors_s;
-    int port = 6379, keepalive = 0, decode = 0;
+    int port = 6379, keepalive = 0, decode = 0, express_after = DEFAULT_EXPRESS_AFTER;
     Py_ssize_t max_connections = 2147483647;
     Py_ssize_t large_bytes = DEFAULT_LARGE_BYTES, queue_bytes = DEFAULT_QUEUE_BYTES;
 
@@ -158,11 +161,11 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
         return -1;
     }
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "|$OiOOOOOOOOOpiiiOnOOOpOOnn:RedisEngine", names, &host, &port, &path,
+            args, kwargs, "|$OiOOOOOOOOOpiiiOnOOOpOOnni:RedisEngine", names, &host, &port, &path,
             &db, &username, &password, &client_name, &lib_name, &lib_version, &timeout,
             &connect_timeout, &keepalive, &c->keepalive_idle, &c->keepalive_interval,
             &c->keepalive_count, &health, &max_connections, &pool_timeout, &encoding, &errors,
-            &decode, &factory, &policy, &large_bytes, &queue_bytes))
+            &decode, &factory, &policy, &large_bytes, &queue_bytes, &express_after))
         return -1;
     if (factory == NULL || !PyCallable_Check(factory)) {
         PyErr_SetString(PyExc_TypeError, "error_factory must be callable");
@@ -172,9 +175,9 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
         PyErr_SetString(PyExc_ValueError, "port must be 0-65535");
         return -1;
     }
-    if (max_connections < 1 || large_bytes < 1 || queue_bytes < 1) {
-        PyErr_SetString(PyExc_ValueError,
-                        "max_connections, large_bytes and queue_bytes must be positive");
+    if (max_connections < 1 || large_bytes < 1 || queue_bytes < 1 || express_after < 0) {
+        PyErr_SetString(PyExc_ValueError, "max_connections, large_bytes and queue_bytes must be "
+                                          "positive, express_after not negative");
         return -1;
     }
     strings = PyList_New(0);
@@ -209,6 +212,7 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
     c->max_dedicated = max_connections > 2147483647 ? 2147483647u : (unsigned)max_connections;
     c->large_bytes = (size_t)large_bytes;
     c->queue_bytes = (size_t)queue_bytes;
+    self->express_after = express_after;
     self->codec.encoding = encoding_s != NULL ? encoding_s : "utf-8";
     self->codec.errors = errors_s != NULL ? errors_s : "strict";
     self->codec.is_utf8_strict = strcmp(self->codec.errors, "strict") == 0 &&
@@ -484,19 +488,21 @@ static PyMemberDef engine_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(engine_doc,
-             "RedisEngine(*, host='localhost', port=6379, path=None, db=0, username=None,\n"
-             "            password=None, client_name=None, lib_name=None, lib_version=None,\n"
-             "            socket_timeout=None, socket_connect_timeout=None, keepalive=False,\n"
-             "            keepalive_idle=0, keepalive_interval=0, keepalive_count=0,\n"
-             "            health_check_interval=0, max_connections=2**31-1, pool_timeout=None,\n"
-             "            encoding='utf-8', encoding_errors='strict', decode_responses=False,\n"
-             "            error_factory, retry_policy=None, large_bytes=65536,\n"
-             "            queue_bytes=67108864)\n--\n\n"
-             "A native Redis client for any number of event loops and threads.\n\n"
-             "Times are in seconds (None: no limit), sizes in bytes. error_factory(kind, message)\n"
-             "makes the exceptions; retry_policy(exception, failures) returns the seconds after\n"
-             "which to try again, or None to raise it. Connects on first use.");
+PyDoc_STRVAR(
+    engine_doc,
+    "RedisEngine(*, host='localhost', port=6379, path=None, db=0, username=None,\n"
+    "            password=None, client_name=None, lib_name=None, lib_version=None,\n"
+    "            socket_timeout=None, socket_connect_timeout=None, keepalive=False,\n"
+    "            keepalive_idle=0, keepalive_interval=0, keepalive_count=0,\n"
+    "            health_check_interval=0, max_connections=2**31-1, pool_timeout=None,\n"
+    "            encoding='utf-8', encoding_errors='strict', decode_responses=False,\n"
+    "            error_factory, retry_policy=None, large_bytes=65536,\n"
+    "            queue_bytes=67108864, express_after=64)\n--\n\n"
+    "A native Redis client for any number of event loops and threads.\n\n"
+    "Times are in seconds (None: no limit), sizes in bytes. error_factory(kind, message)\n"
+    "makes the exceptions; retry_policy(exception, failures) returns the seconds after\n"
+    "which to try again, or None to raise it. After express_after lone requests in a row\n"
+    "(0: never) an event loop gets one more connection, for those. Connects on first use.");
 
 static PyType_Slot engine_slots[] = {
     {Py_tp_doc, (void *)engine_doc},

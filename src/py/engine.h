@@ -20,6 +20,7 @@ typedef struct arn_py_engine {
     PyObject *retry_policy;   /* callable or NULL */
     arn_py_codec codec;
     unsigned generation; /* of the process that made `client` */
+    int express_after;   /* lone requests in a row; 0: never */
     unsigned epoch;      /* grows with each disconnect: what was asked for before is void */
     PyObject *weakrefs;
 } arn_py_engine;
