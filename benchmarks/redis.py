@@ -179,6 +179,37 @@ def report(section: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, A
     return {**section, "rounds": rounds, "verdicts": bars}
 
 
+def summary(results: list[dict[str, Any]]) -> None:
+    """The README's table: a row for each comparison, of SET and GET the one that gains less."""
+    rows = []
+    for section in results:
+        rounds = section.get("rounds")
+        if not rounds:
+            continue
+        for what, peers, _, _ in section.get("bars", []):
+            peers = tuple(peer for peer in peers if isinstance(rounds[0][peer], dict))
+            if not peers:
+                continue
+            ratio, part = min(
+                (ratio_of(rounds, peers, part, "ops", False), part)
+                for part in parts(rounds[0][OURS])
+            )
+            best = max(peers, key=lambda peer: median_of(rounds, peer, part, "ops"))
+            rows.append([f"{section['name']}, {what}"] + [
+                f"{median_of(rounds, client, part, 'ops'):,.0f}/s, "
+                f"{median_of(rounds, client, part, 'cpu_us'):.1f} us" for client in (OURS, best)
+            ] + [f"{ratio:.1f}x"])  # fmt: skip
+        if section.get("latency"):
+            for field in ("p50", "p99"):
+                ours, theirs = (median_of(rounds, c, "", field) for c in (OURS, PEER))
+                ratio = ratio_of(rounds, (PEER,), "", field, True)
+                row = [f"{section['name']}, {field}", f"{ours:,.0f} us", f"{theirs:,.0f} us"]
+                rows.append([*row, f"{ratio:.1f}x"])
+    if rows:
+        print("\n### Summary: operations/s and client CPU for each, or latency\n")
+        table(["", "ours", "theirs", "ratio"], rows)
+
+
 IMPORT = """
 import os, sys, time
 def rss():
@@ -262,6 +293,7 @@ def main() -> None:
             results.append(report(section, measured))
     if not options.only or options.only in "import":
         results.append(report_import(5 if options.quick else 15))
+    summary(results)
     path = Path(options.json)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"about": about, "sections": results}, indent=1), encoding="utf-8")

@@ -3,8 +3,9 @@
 #
 #   tools/bootstrap.sh apt PACKAGE...   installs missing Debian packages (as root or by sudo -n),
 #                                       else names them in one line and fails
-#   tools/bootstrap.sh python           prints the interpreter to build with: $PYTHON, else the first
-#                                       one >= 3.11 that has its headers
+#   tools/bootstrap.sh python           prints the interpreter to build with: $PYTHON, else one that has
+#                                       its headers, 3.11 or 3.12 if there is one (arshai, which the
+#                                       demo and some tests run, supports no other), or newer
 set -euo pipefail
 
 say() { printf '==> %s\n' "$*" >&2; }
@@ -49,10 +50,11 @@ install_apt() {
     return 0
 }
 
-usable() {
-    "$1" - 2>/dev/null <<'PY'
+usable() { # interpreter, newest minor version that will do
+    "$1" - "$2" 2>/dev/null <<'PY'
 import os, sys, sysconfig
-ok = sys.version_info >= (3, 11) and sys.implementation.name == "cpython"
+ok = (3, 11) <= sys.version_info[:2] <= (3, int(sys.argv[1]))
+ok = ok and sys.implementation.name == "cpython"
 ok = ok and os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
 import ensurepip, venv
 sys.exit(not ok)
@@ -60,13 +62,16 @@ PY
 }
 
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 /usr/bin/python3 \
-        "$HOME"/.pyenv/versions/3.1[1-3].*/bin/python3; do
-        if command -v "$candidate" >/dev/null 2>&1 && usable "$candidate"; then
-            "$candidate" -c 'import sys; print(sys.executable)'
-            return 0
-        fi
+    local candidate newest
+    for newest in 12 99; do
+        for candidate in ${PYTHON:-} python3 /usr/bin/python3 python3.12 python3.11 python3.13 \
+            "$HOME"/.pyenv/versions/3.1[1-3].*/bin/python3; do
+            [ "$candidate" != "${PYTHON:-}" ] || newest=99
+            if command -v "$candidate" >/dev/null 2>&1 && usable "$candidate" "$newest"; then
+                "$candidate" -c 'import sys; print(sys.executable)'
+                return 0
+            fi
+        done
     done
     say "no Python >= 3.11 with headers and venv found; on Debian: apt-get install python3-dev python3-venv"
     exit 1
@@ -75,5 +80,5 @@ find_python() {
 case "${1:-}" in
 apt) shift && install_apt "$@" ;;
 python) find_python ;;
-*) sed -n '2,8p' "$0" && exit 2 ;;
+*) sed -n '2,9p' "$0" && exit 2 ;;
 esac
