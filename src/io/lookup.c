@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* EAI_NODATA */
 #include "io/lookup.h"
 
 #include "base/alloc.h"

@@ -40,6 +40,18 @@ static uint32_t *large_key_slot(arn_redis_client *client, uint32_t hash) {
     return &client->large_keys[(hash ^ (hash >> 16)) % count];
 }
 
+static _Atomic uint16_t *under_way_slot(arn_redis_client *client, uint32_t hash) {
+    size_t count = sizeof(client->large_under_way) / sizeof(client->large_under_way[0]);
+
+    return &client->large_under_way[(hash ^ (hash >> 16)) % count];
+}
+
+static int is_large_key(arn_redis_client *client, uint32_t hash) {
+    return hash != 0 &&
+           (*large_key_slot(client, hash) == hash ||
+            atomic_load_explicit(under_way_slot(client, hash), memory_order_relaxed) > 0);
+}
+
 void arn__redis_client_note_size(arn_redis_op *op, size_t size) {
     arn_redis_client *client = op->client;
     uint32_t *slot;
@@ -108,6 +120,8 @@ static void destroy_op(arn_op *base) {
     arn_redis_client *client = op->client;
 
     arn__redis_op_uncount(op);
+    if (op->noted)
+        atomic_fetch_sub_explicit(under_way_slot(client, op->key_hash), 1, memory_order_relaxed);
     if (op->session != NULL)
         arn_redis_session_unref(op->session);
     if (op->route == ARN_REDIS_EXPRESS && base->value.kind == ARN_INT && base->value.u.integer >= 0)
@@ -157,6 +171,7 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->express = 0;
     op->lanes_only = 0;
     op->large = is_large(client, len);
+    op->noted = 0;
     op->submitted = 0;
     op->ended = 0;
     op->payload.data = NULL;
@@ -383,17 +398,20 @@ void arn__redis_client_retire(arn_redis_conn *conn) {
     }
 }
 
-static int pick_lane(arn_redis_client *client, const arn_redis_op *op) {
+static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
     const arn_redis_conn *small = client->lanes[ARN_REDIS_LANE_SMALL];
     const arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
 
     if (op->large) {
-        /* What comes later for its key stays behind it, lest an old value overtake a new one. */
-        if (op->key_hash != 0)
-            *large_key_slot(client, op->key_hash) = op->key_hash;
+        /* What comes later for its key stays behind it, lest an old value replace a new one. */
+        if (op->key_hash != 0) {
+            op->noted = 1;
+            atomic_fetch_add_explicit(under_way_slot(client, op->key_hash), 1,
+                                      memory_order_relaxed);
+        }
         return ARN_REDIS_LANE_LARGE;
     }
-    if (op->key_hash != 0 && *large_key_slot(client, op->key_hash) == op->key_hash)
+    if (is_large_key(client, op->key_hash))
         return ARN_REDIS_LANE_LARGE;
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&

@@ -138,9 +138,11 @@ static void describe(const arn_redis_conn *conn, int uv_error, char *out, size_t
         return;
     }
     if (uv_error == UV_EAI_NONAME)
-        code = -2;
+        code = -2; /* getaddrinfo's own numbers, as Python shows them */
     else if (uv_error == UV_EAI_AGAIN)
         code = -3;
+    else if (uv_error == UV_EAI_FAIL)
+        code = -4;
     if (conn->was_ready)
         snprintf(out, size, "Error %d while talking to %s. %s.", code, label,
                  uv_strerror(uv_error));

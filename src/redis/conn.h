@@ -102,6 +102,10 @@ struct arn_redis_client {
     arn_queue gates[ARN_REDIS_LANES]; /* GATE ops, for small and for large requests */
     uint32_t large_keys[256];
 
+    /* How many large requests for the keys of a slot there are; raised here, lowered when the op is
+     * freed, on whatever thread. A slot is shared by few keys of those in use. */
+    _Atomic uint16_t large_under_way[1024];
+
     /* Any thread: bytes of ops that are made and not yet submitted, and that are under way. */
     _Atomic uint64_t made_bytes;
     _Atomic uint64_t queued_bytes[ARN_REDIS_LANES];

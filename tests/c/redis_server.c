@@ -204,23 +204,56 @@ int t_run(arn_redis_op *op, arn_port *port) {
     return done->status;
 }
 
-typedef struct barrier {
+typedef struct errand {
     arn_msg msg;
-    uv_sem_t passed;
-} barrier;
+    void (*fn)(void *);
+    void *arg;
+    uv_sem_t done;
+} errand;
 
-static void pass(arn_msg *msg, int aborted) {
+static void run_errand(arn_msg *msg, int aborted) {
+    errand *e = ARN_CONTAINER_OF(msg, errand, msg);
+
     (void)aborted;
-    uv_sem_post(&ARN_CONTAINER_OF(msg, barrier, msg)->passed);
+    e->fn(e->arg);
+    uv_sem_post(&e->done);
+}
+
+void t_on_io(arn_runtime *rt, void (*fn)(void *), void *arg) {
+    errand e = {.msg.run = run_errand, .fn = fn, .arg = arg};
+
+    uv_sem_init(&e.done, 0);
+    arn_runtime_submit(rt, &e.msg, &e.msg);
+    uv_sem_wait(&e.done);
+    uv_sem_destroy(&e.done);
+}
+
+static void nothing(void *arg) {
+    (void)arg;
 }
 
 void t_barrier(arn_runtime *rt) {
-    barrier b = {.msg = {NULL, pass}};
+    t_on_io(rt, nothing, NULL);
+}
 
-    uv_sem_init(&b.passed, 0);
-    arn_runtime_submit(rt, &b.msg, &b.msg);
-    uv_sem_wait(&b.passed);
-    uv_sem_destroy(&b.passed);
+static void block(arn_msg *msg, int aborted) {
+    t_blocker *b = ARN_CONTAINER_OF(msg, t_blocker, msg);
+
+    (void)aborted;
+    uv_sem_post(&b->entered);
+    uv_sem_wait(&b->leave);
+}
+
+void t_block(arn_runtime *rt, t_blocker *b) {
+    b->msg.run = block;
+    uv_sem_init(&b->entered, 0);
+    uv_sem_init(&b->leave, 0);
+    arn_runtime_submit(rt, &b->msg, &b->msg);
+    uv_sem_wait(&b->entered);
+}
+
+void t_unblock(t_blocker *b) {
+    uv_sem_post(&b->leave);
 }
 
 /* ---- a runtime and a port for each test ---- */

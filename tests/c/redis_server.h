@@ -88,7 +88,18 @@ void t_expect_nothing(int line);
             fail_msg("line %d: never: %s", __LINE__, #condition);                                  \
     } while (0)
 
+/* Runs fn(arg) on the io thread, and returns when that is done. */
+void t_on_io(arn_runtime *rt, void (*fn)(void *), void *arg);
 /* Returns when the io thread has run what was submitted before. */
 void t_barrier(arn_runtime *rt);
+
+/* The io thread does nothing between the two. */
+typedef struct t_blocker {
+    arn_msg msg;
+    uv_sem_t entered, leave;
+} t_blocker;
+
+void t_block(arn_runtime *rt, t_blocker *b);
+void t_unblock(t_blocker *b);
 
 #endif /* T_REDIS_SERVER_H */

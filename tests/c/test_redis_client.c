@@ -184,6 +184,79 @@ static void large_values(void **state) {
     t_close(client);
 }
 
+/* Deeper than hiredis goes by itself. */
+static void deep_replies(void **state) {
+    enum { DEPTH = 20 };
+    static const char script[] =
+        "local t = redis.call('ECHO', 'core') for i = 1, 20 do t = {t, i} end return t";
+    static const char *const more[][2] = {{"COMMAND", "DOCS"}, {"COMMAND", "INFO"}};
+    arn_redis_client *client = t_client(server.port);
+    arn_redis_op *op = OP(client, SHARED, "EVAL", script, "0");
+    const arn_value *v = &op->base.value;
+    char text[16];
+    size_t i;
+
+    (void)state;
+    assert_int_equal(t_run(op, t_port), ARN_OK);
+    for (i = DEPTH; i > 0; i--) {
+        assert_int_equal(v->kind, ARN_ARRAY);
+        assert_int_equal(v->len, 2);
+        assert_int_equal(v->u.items[1].u.integer, i);
+        v = &v->u.items[0];
+    }
+    assert_string_equal(t_text(v, text, sizeof(text)), "core");
+    arn_op_unref(&op->base);
+    for (i = 0; i < COUNT(more); i++) {
+        op = OP(client, SHARED, more[i][0], more[i][1]);
+        assert_int_equal(t_run(op, t_port), ARN_OK);
+        assert_int_equal(op->base.value.kind, ARN_ARRAY);
+        assert_true(op->base.value.len > 200);
+        arn_op_unref(&op->base);
+    }
+    t_close(client);
+}
+
+/* What comes for a key behind a large value of it does not overtake that on the other lane. */
+static void order_over_the_lanes(void **state) {
+    enum { KEYS = 4, STEPS = 3, ROUNDS = 40 };
+    static const char *const keys[KEYS] = {"order:0", "order:1", "order:2", "order:3"};
+    char *large = word_of(200 << 10);
+    arn_redis_client *client = NULL;
+    int round, i;
+
+    (void)state;
+    for (round = 0; round < ROUNDS; round++) {
+        arn_redis_op *ops[STEPS * KEYS];
+        arn_op *left = NULL;
+        /* Every second time it does not know yet which keys are large. */
+        if (round % 2 == 0)
+            client = t_client(server.port);
+        ASK(client, "x", "ECHO", "x"); /* the small lane is the quicker one */
+        for (i = 0; i < STEPS * KEYS; i++) {
+            const char *key = keys[(i + round) % KEYS];
+            ops[i] = i < 2 * KEYS ? OP(client, SHARED, "SET", key, i < KEYS ? large : "small")
+                                  : OP(client, SHARED, "GET", key);
+            t_start(ops[i]);
+        }
+        for (i = 0; i < STEPS * KEYS; i++) {
+            arn_redis_op *op = t_next(t_port, &left);
+            assert_non_null(op);
+            assert_int_equal(op->base.status, ARN_OK);
+        }
+        for (i = 0; i < STEPS * KEYS; i++) {
+            char text[16];
+            assert_string_equal(t_text(&ops[i]->base.value, text, sizeof(text)),
+                                i < 2 * KEYS ? "OK" : "small");
+            arn_op_unref(&ops[i]->base);
+        }
+        for (i = 0; i < KEYS; i++)
+            ASK(client, "small", "GET", keys[i]);
+        if (round % 2 == 1)
+            t_close(client);
+    }
+    free(large);
+}
+
 /* ---- payloads that are referred to ---- */
 
 static _Atomic int releases;
@@ -445,6 +518,78 @@ static void sessions(void **state) {
     t_close(client);
 }
 
+/* The op of a session that was released while it had its connection, or before it got one. */
+static void released_sessions(void **state) {
+    arn_redis_client *client = t_client(server.port);
+    int leases;
+
+    (void)state;
+    for (leases = 0; leases < 2; leases++) {
+        arn_redis_session *s = leases ? leased(client) : arn_redis_session_new(client);
+        give_back(s, 0);
+        RUN(IN(s, "PING"), ARN_ECLOSED, NULL);
+        RUN(LEASE(s), ARN_ECLOSED, NULL);
+        arn_redis_session_unref(s);
+    }
+    t_close(client);
+}
+
+static void *stop_the_runtime(void *arg) {
+    *(int *)arg = arn_runtime_stop(5000);
+    return NULL;
+}
+
+typedef struct probe {
+    arn_msg msg;
+    _Atomic int here; /* run by its submitter, because the runtime is being stopped */
+} probe;
+
+static void run_probe(arn_msg *msg, int aborted) {
+    ARN_CONTAINER_OF(msg, probe, msg)->here = aborted && !arn_runtime_on_io_thread();
+}
+
+/* The io thread is still at the session's connection when its owner lets go of it. */
+static void released_while_stopping(void **state) {
+    enum { PROBES = 1000 };
+    probe *probes = calloc(PROBES, sizeof(*probes));
+    int round, i;
+
+    (void)state;
+    for (round = 0; round < 4; round++) {
+        arn_redis_client *client = t_client(server.port);
+        arn_redis_session *s = leased(client);
+        arn_redis_op *op = NULL;
+        pthread_t thread;
+        t_blocker b;
+        int r = 1;
+        if (round > 1)
+            op = t_start(IN(s, "BLPOP", "nothing", "0"));
+        t_block(t_rt, &b);
+        pthread_create(&thread, NULL, stop_the_runtime, &r);
+        for (i = 0; i < PROBES; i++) {
+            probes[i] = (probe){.msg.run = run_probe};
+            arn_runtime_submit(t_rt, &probes[i].msg, &probes[i].msg);
+            if (probes[i].here)
+                break;
+            usleep(1000);
+        }
+        assert_true(i < PROBES);
+        arn_redis_session_release(s, round % 2);
+        assert_false(arn_redis_session_is_open(s));
+        arn_redis_session_unref(s);
+        t_unblock(&b);
+        pthread_join(thread, NULL);
+        assert_int_equal(r, ARN_OK);
+        if (op != NULL)
+            NEXT(op, ARN_ESHUTDOWN, NULL);
+        assert_int_equal(STAT(client, connections), 0);
+        arn_redis_client_release(client);
+        t_tear_down(state);
+        t_set_up(state);
+    }
+    free(probes);
+}
+
 static void waiting_leases(void **state) {
     arn_redis_config config = t_config(server.port);
     arn_redis_client *client;
@@ -530,6 +675,72 @@ static void gates(void **state) {
     NEXT(ops[2], ARN_ECLOSED, NULL);
     t_fault_go(f);
     assert_int_equal(t_fault_finish(f), 0);
+    t_close(client);
+}
+
+/* It is in nobody's way, but others should be made later. */
+static void made_and_never_submitted(void **state) {
+    const size_t len = 70 << 20; /* more than config.queue_bytes */
+    arn_redis_client *client = t_client(server.port);
+    arn_redis_op *op, *small;
+
+    (void)state;
+    assert_true(arn_redis_has_room(client, len)); /* one of any size */
+    op = arn_redis_op_new(client, ARN_REDIS_SHARED, len, 0, 1);
+    assert_non_null(op);
+    assert_false(arn_redis_is_full(client, 1) || arn_redis_is_full(client, len));
+    assert_false(arn_redis_has_room(client, 1) || arn_redis_has_room(client, len));
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
+    RUN(arn_redis_gate_new(client, 1), ARN_OK, NULL);
+    RUN(arn_redis_gate_new(client, len), ARN_OK, NULL);
+    ASK(client, "x", "ECHO", "x");
+    arn_redis_op_submitted(op); /* from now on it counts there instead */
+    assert_true(arn_redis_is_full(client, len) && !arn_redis_is_full(client, 1));
+    assert_true(arn_redis_has_room(client, len));
+    assert_true(arn_redis_queued_bytes(client) > len);
+    arn_op_unref(&op->base);
+    assert_false(arn_redis_is_full(client, len));
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
+
+    op = arn_redis_op_new(client, ARN_REDIS_SHARED, len, 0, 1);
+    small = OP(client, SHARED, "ECHO", "x");
+    arn_op_unref(&op->base);
+    assert_true(arn_redis_has_room(client, 1));
+    arn_op_unref(&small->base);
+    assert_true(arn_redis_has_room(client, len));
+    t_close(client);
+}
+
+static void two_counts(void **state) {
+    const size_t lens[] = {1, 200000};
+    arn_redis_config config = t_config(server.port);
+    arn_redis_client *client;
+    int large;
+
+    (void)state;
+    config.queue_bytes = 2000;
+    client = t_client_of(&config);
+    for (large = 0; large < 2; large++) {
+        arn_redis_op *ops[16];
+        int count = 0, i;
+        t_redis_freeze(&server);
+        while (count < 15 && !arn_redis_is_full(client, lens[large])) {
+            ops[count] = large ? payload_op(client, lens[1]) : OP(client, SHARED, "ECHO", "x");
+            t_start(ops[count++]);
+        }
+        assert_true(arn_redis_is_full(client, lens[large]));
+        assert_false(arn_redis_is_full(client, lens[!large]));
+        RUN(arn_redis_gate_new(client, lens[!large]), ARN_OK, NULL); /* open at once */
+        ops[count++] = t_start(arn_redis_gate_new(client, lens[large]));
+        NOTHING();
+        t_redis_thaw(&server);
+        all_end(ops, count);
+        for (i = 0; i < count; i++) {
+            assert_int_equal(ops[i]->base.status, ARN_OK);
+            arn_op_unref(&ops[i]->base);
+        }
+        assert_int_equal(arn_redis_queued_bytes(client), 0);
+    }
     t_close(client);
 }
 
@@ -713,11 +924,27 @@ static int kill_server(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(tcp_and_unix),   TEST(many_threads), TEST(pipelines),
-        TEST(large_values),   TEST(payloads),     TEST(exclusive),
-        TEST(pool_timeout),   TEST(discard),      TEST(sessions),
-        TEST(waiting_leases), TEST(gates),        TEST(disconnect),
-        TEST(release),        TEST(runtime_stop), TEST(allocation_failures),
+        TEST(tcp_and_unix),
+        TEST(many_threads),
+        TEST(pipelines),
+        TEST(large_values),
+        TEST(deep_replies),
+        TEST(order_over_the_lanes),
+        TEST(payloads),
+        TEST(exclusive),
+        TEST(pool_timeout),
+        TEST(discard),
+        TEST(sessions),
+        TEST(released_sessions),
+        TEST(released_while_stopping),
+        TEST(waiting_leases),
+        TEST(gates),
+        TEST(made_and_never_submitted),
+        TEST(two_counts),
+        TEST(disconnect),
+        TEST(release),
+        TEST(runtime_stop),
+        TEST(allocation_failures),
     };
 
     return cmocka_run_group_tests(tests, start_server, kill_server);

@@ -7,12 +7,16 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -250,43 +254,171 @@ static void submit_after_stop(void **state) {
     assert_true(a.aborted && b.aborted && !a.on_io && !b.on_io);
 }
 
-typedef struct blocker {
-    arn_msg msg;
-    uv_sem_t entered, leave;
-} blocker;
-
-static void block(arn_msg *msg, int aborted) {
-    blocker *b = ARN_CONTAINER_OF(msg, blocker, msg);
-
-    (void)aborted;
-    uv_sem_post(&b->entered);
-    uv_sem_wait(&b->leave);
-}
-
-/* The io thread does nothing until unblock(). */
-static void block_thread(arn_runtime *rt, blocker *b) {
-    b->msg.run = block;
-    uv_sem_init(&b->entered, 0);
-    uv_sem_init(&b->leave, 0);
-    arn_runtime_submit(rt, &b->msg, &b->msg);
-    uv_sem_wait(&b->entered);
-}
-
-static void unblock(blocker *b) {
-    uv_sem_post(&b->leave);
-}
-
 static void stop_times_out(void **state) {
-    static blocker b; /* the thread that is left behind still uses it */
+    static t_blocker b; /* the thread that is left behind still uses it */
     arn_runtime *rt = running();
 
     (void)state;
-    block_thread(rt, &b);
+    t_block(rt, &b);
     assert_int_equal(arn_runtime_stop(30), ARN_ETIMEDOUT);
     assert_null(arn_runtime_current());
     assert_ptr_not_equal(running(), rt);
     t_barrier(running());
-    unblock(&b);
+    t_unblock(&b);
+}
+
+/* ---- signals ---- */
+
+static void read_mask(void *mask) {
+    pthread_sigmask(SIG_BLOCK, NULL, mask);
+}
+
+/* They are the program's own threads' business. */
+static void signals(void **state) {
+    static const struct {
+        int number, blocked;
+    } cases[] = {{SIGTERM, 1}, {SIGINT, 1},  {SIGPIPE, 1}, {SIGALRM, 1}, {SIGHUP, 1},
+                 {SIGCHLD, 1}, {SIGUSR1, 1}, {SIGPROF, 1}, {SIGSEGV, 0}, {SIGBUS, 0},
+                 {SIGFPE, 0},  {SIGILL, 0},  {SIGABRT, 0}};
+    sigset_t own, before, after, io;
+    size_t i;
+    int s;
+
+    (void)state;
+    sigemptyset(&own);
+    sigaddset(&own, SIGUSR2);
+    pthread_sigmask(SIG_SETMASK, &own, &before);
+    t_on_io(running(), read_mask, &io);
+    read_mask(&after);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    for (i = 0; i < COUNT(cases); i++)
+        if (sigismember(&io, cases[i].number) != cases[i].blocked)
+            fail_msg("signal %d: blocked %d", cases[i].number, !cases[i].blocked);
+    for (s = 1; s < NSIG; s++)
+        assert_int_equal(sigismember(&after, s), s == SIGUSR2);
+}
+
+/* ---- a flood of messages ---- */
+
+#define FLOODERS 2
+#define FLOOD 256
+
+typedef struct drop {
+    arn_msg msg;
+    _Atomic int under_way;
+} drop;
+
+typedef struct flooder {
+    pthread_t thread;
+    arn_runtime *rt;
+    drop drops[FLOOD];
+} flooder;
+
+static _Atomic int flooding;
+static _Atomic long poured, flooded;
+
+/* Not before the next one is there: the queue is never empty. */
+static void run_drop(arn_msg *msg, int aborted) {
+    (void)aborted;
+    while (atomic_load(&flooding) && atomic_load(&poured) < atomic_load(&flooded) + 2)
+        sched_yield();
+    atomic_fetch_add(&flooded, 1);
+    atomic_store(&ARN_CONTAINER_OF(msg, drop, msg)->under_way, 0);
+}
+
+static void *flood(void *arg) {
+    flooder *f = arg;
+    size_t i = 0;
+
+    while (atomic_load(&flooding)) {
+        drop *d = &f->drops[i++ % FLOOD];
+        while (atomic_load(&d->under_way))
+            sched_yield();
+        atomic_store(&d->under_way, 1);
+        d->msg.run = run_drop;
+        arn_runtime_submit(f->rt, &d->msg, &d->msg);
+        atomic_fetch_add(&poured, 1);
+    }
+    return NULL;
+}
+
+typedef struct socket_watch {
+    arn_runtime *rt;
+    uv_poll_t poll;
+    uv_timer_t timer;
+    int fds[2];
+    _Atomic int served, fired, closed;
+} socket_watch;
+
+static void on_readable(uv_poll_t *poll, int status, int events) {
+    socket_watch *w = poll->data;
+    char byte;
+
+    (void)events;
+    if (status == 0 && read(w->fds[0], &byte, 1) == 1)
+        atomic_fetch_add(&w->served, 1);
+}
+
+static void on_fired(uv_timer_t *timer) {
+    atomic_fetch_add(&((socket_watch *)timer->data)->fired, 1);
+}
+
+static void start_watching(void *arg) {
+    socket_watch *w = arg;
+
+    w->poll.data = w->timer.data = w;
+    uv_poll_init(arn__runtime_loop(w->rt), &w->poll, w->fds[0]);
+    uv_poll_start(&w->poll, UV_READABLE, on_readable);
+    uv_timer_init(arn__runtime_loop(w->rt), &w->timer);
+    uv_timer_start(&w->timer, on_fired, 1, 1);
+}
+
+static void on_closed(uv_handle_t *handle) {
+    atomic_fetch_add(&((socket_watch *)handle->data)->closed, 1);
+}
+
+static void end_watching(void *arg) {
+    socket_watch *w = arg;
+
+    uv_close((uv_handle_t *)&w->poll, on_closed);
+    uv_close((uv_handle_t *)&w->timer, on_closed);
+}
+
+/* Sockets and timers have their turn, however fast messages come. */
+static void sockets_in_a_flood(void **state) {
+    flooder *flooders = calloc(FLOODERS, sizeof(*flooders));
+    static socket_watch w; /* which the loop knows until it is closed */
+    int served, fired, tries, i;
+
+    (void)state;
+    w.rt = running();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w.fds), 0);
+    t_on_io(w.rt, start_watching, &w);
+    flooding = 1;
+    poured = flooded = 0;
+    for (i = 0; i < FLOODERS; i++) {
+        flooders[i].rt = w.rt;
+        pthread_create(&flooders[i].thread, NULL, flood, &flooders[i]);
+    }
+    UNTIL(flooded > FLOOD);
+    w.fired = 0;
+    for (i = 0; i < 5; i++) {
+        assert_int_equal(write(w.fds[1], "x", 1), 1);
+        for (tries = 0; w.served < i + 1 && tries < 2000; tries++)
+            usleep(1000);
+    }
+    served = w.served;
+    fired = w.fired;
+    flooding = 0;
+    for (i = 0; i < FLOODERS; i++)
+        pthread_join(flooders[i].thread, NULL);
+    assert_int_equal(served, 5);
+    assert_true(fired > 0);
+    t_on_io(w.rt, end_watching, &w);
+    UNTIL(w.closed == 2);
+    close(w.fds[0]);
+    close(w.fds[1]);
+    free(flooders);
 }
 
 /* ---- deferred and stoppers ---- */
@@ -581,16 +713,16 @@ static void op_references(void **state) {
 static void cancel_before_start(void **state) {
     arn_runtime *rt = running();
     arn_port *port = new_port(ARN_PORT_WAIT);
-    blocker b;
+    t_blocker b;
     job *j;
 
     (void)state;
-    block_thread(rt, &b);
+    t_block(rt, &b);
     j = submit_job(rt, port, 0);
     j->op.on_cancel = cancel_job;
     arn_op_cancel(rt, &j->op);
     arn_op_cancel(rt, &j->op); /* the second does nothing: there is one message */
-    unblock(&b);
+    t_unblock(&b);
     assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
     t_barrier(rt);
     assert_true(j->saw_cancel);
@@ -724,6 +856,77 @@ static void fork_with_thread(void **state) {
     free(all);
 }
 
+/* ---- no descriptors left ---- */
+
+#define FILLED_MAX 64
+
+typedef struct filler {
+    int fds[FILLED_MAX];
+    int count;
+} filler;
+
+static void fill(filler *f) {
+    int fd;
+
+    while (f->count < FILLED_MAX && (fd = open("/dev/null", O_RDONLY)) >= 0)
+        f->fds[f->count++] = fd;
+}
+
+static void free_some(filler *f, int count) {
+    while (count-- > 0)
+        close(f->fds[--f->count]);
+}
+
+static void start_without_descriptors(void) {
+    filler f = {.count = 0};
+    struct rlimit limit;
+    note n = {.msg.run = take_note};
+    arn_runtime *rt;
+    int free_ones, status;
+
+    alarm(20);
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = FILLED_MAX;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    for (free_ones = 0; free_ones <= 12; free_ones++) {
+        int had;
+        fill(&f);
+        CHECK(f.count > 12);
+        had = f.count;
+        free_some(&f, free_ones);
+        if (free_ones >= 8 && !THREADS_IN_CHILD)
+            _exit(0);
+        status = 1;
+        rt = arn_runtime_get(&status);
+        if (free_ones < 8)
+            CHECK(rt == NULL && status == ARN_ERESOURCE && arn_runtime_current() == NULL);
+        else
+            CHECK(rt != NULL && status == ARN_OK);
+        CHECK(arn_runtime_stop(5000) == ARN_OK);
+        fill(&f);
+        CHECK(f.count == had || rt != NULL); /* all are given back; libuv keeps two */
+    }
+    free_some(&f, f.count);
+    rt = arn_runtime_get(&status);
+    CHECK(rt != NULL && status == ARN_OK);
+    arn_runtime_submit(rt, &n.msg, &n.msg);
+    t_barrier(rt);
+    CHECK(n.ran == 1 && n.on_io && !n.aborted);
+    CHECK(arn_runtime_stop(5000) == ARN_OK);
+    _exit(0);
+}
+
+static void no_descriptors(void **state) {
+    int status = -1;
+    pid_t pid = fork();
+
+    (void)state;
+    if (pid == 0)
+        start_without_descriptors();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 int main(void) {
     static arn_port_kind fd = ARN_PORT_FD, wait = ARN_PORT_WAIT;
     static int once = 1, often = 10;
@@ -735,6 +938,8 @@ int main(void) {
         cmocka_unit_test_teardown(stop_while_submitting, stop_runtime),
         cmocka_unit_test_teardown(submit_after_stop, stop_runtime),
         cmocka_unit_test_teardown(stop_times_out, stop_runtime),
+        cmocka_unit_test_teardown(signals, stop_runtime),
+        cmocka_unit_test_teardown(sockets_in_a_flood, stop_runtime),
         cmocka_unit_test_teardown(deferred, stop_runtime),
         cmocka_unit_test_teardown(stoppers, stop_runtime),
         {"ports_fd", ports, NULL, stop_runtime, &fd},
@@ -747,6 +952,7 @@ int main(void) {
         cmocka_unit_test_teardown(cancel_after_start, stop_runtime),
         {"fork_with_thread", fork_with_thread, NULL, stop_runtime, &once},
         {"fork_while_submitting", fork_with_thread, NULL, stop_runtime, &often},
+        cmocka_unit_test_teardown(no_descriptors, stop_runtime),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
