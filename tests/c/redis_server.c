@@ -261,28 +261,64 @@ void t_unblock(t_blocker *b) {
 arn_runtime *t_rt;
 arn_port *t_port;
 static arn_op *rest;
-static arn_runtime *kept[128]; /* a runtime is not freed by design; for the leak detector */
+static arn_runtime *kept[512]; /* a runtime is not freed by design; for the leak detector */
 static size_t kept_count;
+
+arn_runtime *t_running(void) {
+    int status = 1;
+    arn_runtime *rt = arn_runtime_get(&status);
+
+    assert_non_null(rt);
+    assert_int_equal(status, ARN_OK);
+    if (kept_count == 0 || kept[kept_count - 1] != rt) {
+        assert_true(kept_count < COUNT(kept));
+        kept[kept_count++] = rt;
+    }
+    return rt;
+}
+
+int t_stop_runtime(void **state) {
+    (void)state;
+    arn_alloc_fail_after(-1);
+    return arn_runtime_stop(5000);
+}
 
 int t_set_up(void **state) {
     int status;
 
     (void)state;
-    t_rt = kept[kept_count++] = arn_runtime_get(&status);
+    t_rt = t_running();
     t_port = arn_port_new(ARN_PORT_WAIT, &status);
     rest = NULL;
-    return t_rt == NULL || t_port == NULL;
+    return t_port == NULL;
 }
 
 int t_tear_down(void **state) {
-    int r;
+    int r = t_stop_runtime(state);
 
-    (void)state;
-    arn_alloc_fail_after(-1);
-    r = arn_runtime_stop(5000);
     arn_port_close(t_port);
     arn_port_unref(t_port);
     return r;
+}
+
+t_redis t_server;
+
+int t_start_server(void **state) {
+    (void)state;
+    return t_redis_start(&t_server, "");
+}
+
+int t_kill_server(void **state) {
+    (void)state;
+    t_redis_kill(&t_server);
+    return 0;
+}
+
+t_fault *t_play(const t_fault_step *steps) {
+    t_fault *f = t_fault_start(steps);
+
+    assert_non_null(f);
+    return f;
 }
 
 arn_redis_config t_config(int port) {
@@ -320,6 +356,40 @@ arn_redis_op *t_pipeline(arn_redis_client *client, const char *command, unsigned
 
     for (i = 0; op != NULL && i < count; i++)
         memcpy(op->request + i * len, command, len);
+    return op;
+}
+
+char *t_word(size_t len) {
+    char *word = malloc(len + 1);
+    size_t i;
+
+    for (i = 0; i < len; i++)
+        word[i] = (char)('a' + i % 23 + i / 65536 % 3);
+    word[len] = '\0';
+    return word;
+}
+
+_Atomic int t_releases;
+
+static void count_release(void *owner) {
+    free(owner);
+    atomic_fetch_add(&t_releases, 1);
+}
+
+arn_redis_op *t_payload_op(arn_redis_client *client, size_t len) {
+    char *word = t_word(len);
+    arn_slice args[] = {{"SET", 3}, {"payload", 7}, {word, len}};
+    arn_redis_op *op =
+        arn_redis_op_new(client, ARN_REDIS_SHARED, arn_redis_packed_size(args, 3), len, 1);
+
+    if (op == NULL) {
+        free(word);
+        return NULL;
+    }
+    arn_redis_pack_around(op->request, args, 3, 2, &op->payload_at);
+    op->payload = args[2];
+    op->payload_owner = word;
+    op->release = count_release;
     return op;
 }
 
@@ -377,4 +447,18 @@ void t_expect_nothing(int line) {
     t_barrier(t_rt);
     if (rest != NULL || arn_port_take(t_port) != NULL)
         fail_msg("line %d: an op has ended", line);
+}
+
+void t_all_end(arn_redis_op **ops, int count) {
+    arn_op *left = NULL;
+    int i, k;
+
+    for (i = 0; i < count; i++) {
+        arn_redis_op *op = t_next(t_port, &left);
+        assert_non_null(op);
+        for (k = 0; k < count && ops[k] != op; k++)
+            continue;
+        assert_true(k < count);
+    }
+    assert_null(left);
 }

@@ -6,6 +6,7 @@
 #ifndef T_REDIS_SERVER_H
 #define T_REDIS_SERVER_H
 
+#include "fault_server.h"
 #include "redis/client.h"
 
 #include <sys/types.h>
@@ -63,6 +64,13 @@ void t_close(arn_redis_client *client);
 /* `count` times the same command as one op. */
 arn_redis_op *t_pipeline(arn_redis_client *client, const char *command, unsigned count);
 
+/* `len` letters, to be freed; other ones for each place. */
+char *t_word(size_t len);
+
+/* SET payload <t_word(len)>, which is not copied but freed and counted with the op. */
+arn_redis_op *t_payload_op(arn_redis_client *client, size_t len);
+extern _Atomic int t_releases;
+
 /* A reply as text: ":1" an integer, "-ERR" an error, "nil". */
 const char *t_text(const arn_value *v, char *out, size_t size);
 
@@ -70,6 +78,9 @@ arn_redis_op *t_start(arn_redis_op *op);
 void t_expect(arn_redis_op *op, int status, const char *reply, int line);
 void t_expect_next(arn_redis_op *op, int status, const char *reply, int line);
 void t_expect_nothing(int line);
+
+/* These ops end, in any order, and no other. */
+void t_all_end(arn_redis_op **ops, int count);
 
 #define OP(client, route, ...) t_op(client, ARN_REDIS_##route, __VA_ARGS__, NULL)
 /* Runs an op by itself: its status, and its reply or NULL. */
@@ -90,6 +101,21 @@ void t_expect_nothing(int line);
 
 /* Runs fn(arg) on the io thread, and returns when that is done. */
 void t_on_io(arn_runtime *rt, void (*fn)(void *), void *arg);
+/* A started script; the test fails if that does not work. */
+t_fault *t_play(const t_fault_step *steps);
+
+/* The server of most test programs; for cmocka's group set-up and tear-down. */
+extern t_redis t_server;
+int t_start_server(void **state);
+int t_kill_server(void **state);
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, t_set_up, t_tear_down)
+
+/* For tests that start and stop the runtime themselves: the one that runs, started if need be, and
+ * a tear-down that stops it. */
+arn_runtime *t_running(void);
+int t_stop_runtime(void **state);
+
 /* Returns when the io thread has run what was submitted before. */
 void t_barrier(arn_runtime *rt);
 

@@ -18,15 +18,6 @@
 
 #include <cmocka.h>
 
-static t_redis server;
-
-static t_fault *play(const t_fault_step *steps) {
-    t_fault *f = t_fault_start(steps);
-
-    assert_non_null(f);
-    return f;
-}
-
 static int is_open(int fd) {
     return fcntl(fd, F_GETFD) >= 0;
 }
@@ -96,7 +87,7 @@ static void refuses(arn_redis_express *e, arn_redis_op *op) {
 }
 
 static void send_and_read(void **state) {
-    arn_redis_config config = t_config(server.port);
+    arn_redis_config config = t_config(t_server.port);
     arn_redis_client *client;
     arn_redis_express *e;
     arn_redis_op *op, *second;
@@ -141,7 +132,7 @@ static void send_and_read(void **state) {
 
 /* What is not its business goes by the lanes, and it stays of use. */
 static void left_to_the_lanes(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     char *word = malloc(20001);
     arn_redis_op *op;
@@ -169,7 +160,7 @@ static void left_to_the_lanes(void **state) {
 
 /* A reply longer than one read comes piece by piece, without blocking. */
 static void long_reply(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     size_t len = 3u << 20, i;
     arn_redis_op *op;
@@ -192,7 +183,7 @@ static void long_reply(void **state) {
 
 /* Nobody takes the descriptor: it goes with the op. */
 static void descriptor_not_taken(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_op *op = t_op(client, ARN_REDIS_EXPRESS, NULL);
     int fd;
 
@@ -206,7 +197,7 @@ static void descriptor_not_taken(void **state) {
 }
 
 static void no_descriptor(void **state) {
-    arn_redis_config config = t_config(server.port);
+    arn_redis_config config = t_config(t_server.port);
     arn_redis_client *client;
     arn_redis_op *holder;
     int i;
@@ -224,7 +215,7 @@ static void no_descriptor(void **state) {
     RUN(t_op(client, ARN_REDIS_EXPRESS, NULL), ARN_ECONN, NULL);
     t_close(client);
 
-    client = t_client(server.port);
+    client = t_client(t_server.port);
     for (i = 0; i < 3; i++) { /* of the struct, the reader, the buffer: the descriptor is closed */
         int fd = descriptor(client);
         arn_alloc_fail_after(i);
@@ -236,7 +227,7 @@ static void no_descriptor(void **state) {
 }
 
 static void shut_down(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     arn_redis_op *op = OP(client, SHARED, "BLPOP", "nothing", "0");
     int over = 0;
@@ -267,7 +258,7 @@ static void shut_down(void **state) {
 
 /* The owner gives up: its op ends with the owner's words, and nothing is sent any more. */
 static void given_up(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     arn_redis_op *op = OP(client, SHARED, "BLPOP", "nothing", "0");
     char words[] = "too slow";
@@ -292,7 +283,7 @@ static void given_up(void **state) {
 }
 
 static void silent_for_long(void **state) {
-    arn_redis_config config = t_config(server.port);
+    arn_redis_config config = t_config(t_server.port);
     arn_redis_client *client;
     arn_redis_express *e;
     arn_redis_op *op;
@@ -335,7 +326,7 @@ static void broken_replies(void **state) {
                                       {T_SEND, 0, cases[i].reply, 0},
                                       {cases[i].end, 0, NULL, 0},
                                       {0}};
-        t_fault *f = play(steps);
+        t_fault *f = t_play(steps);
         arn_redis_client *client = t_client(t_fault_port(f));
         arn_redis_express *e = open_express(client);
         arn_redis_op *op = OP(client, SHARED, "GET", "k");
@@ -372,7 +363,7 @@ static void stale(void **state) {
                                       {T_SEND, 0, bytes[i / 2], 0},
                                       {i < 2 ? T_CLOSE : T_GONE, 0, NULL, 0},
                                       {0}};
-        t_fault *f = play(steps);
+        t_fault *f = t_play(steps);
         arn_redis_client *client = t_client(t_fault_port(f));
         arn_redis_express *e = open_express(client);
         arn_redis_op *op = OP(client, SHARED, "GET", "k");
@@ -399,7 +390,7 @@ static void slow_reply(void **state) {
         {T_WAIT, 0, NULL, 0},    {T_SEND, 0, "5\r", 0},    {T_WAIT, 0, NULL, 0},
         {T_SEND, 0, "\nhel", 0}, {T_WAIT, 0, NULL, 0},     {T_SEND, 0, "lo\r", 0},
         {T_WAIT, 0, NULL, 0},    {T_SEND, 0, "\n", 0},     {0}};
-    t_fault *f = play(steps);
+    t_fault *f = t_play(steps);
     arn_redis_client *client = t_client(t_fault_port(f));
     arn_redis_express *e = open_express(client);
     arn_redis_op *op = OP(client, SHARED, "GET", "k");
@@ -423,7 +414,7 @@ static void slow_reply(void **state) {
 
 /* Looking without sleeping: the reply, or none in time, or the end of the connection. */
 static void spin(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     uint64_t second = 1000000000u, start;
     arn_redis_op *op = OP(client, SHARED, "ECHO", "x");
@@ -456,7 +447,7 @@ static void spin(void **state) {
 
 /* In a forked child the descriptor is closed, and freeing there closes no other of that number. */
 static void forked(void **state) {
-    arn_redis_client *client = t_client(server.port);
+    arn_redis_client *client = t_client(t_server.port);
     arn_redis_express *e = open_express(client);
     int fd = arn_redis_express_fd(e);
     int status = -1;
@@ -478,19 +469,6 @@ static void forked(void **state) {
     t_close(client);
 }
 
-static int start_server(void **state) {
-    (void)state;
-    return t_redis_start(&server, "");
-}
-
-static int kill_server(void **state) {
-    (void)state;
-    t_redis_kill(&server);
-    return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, t_set_up, t_tear_down)
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(send_and_read),  TEST(left_to_the_lanes),
@@ -502,5 +480,5 @@ int main(void) {
         TEST(forked),
     };
 
-    return cmocka_run_group_tests(tests, start_server, kill_server);
+    return cmocka_run_group_tests(tests, t_start_server, t_kill_server);
 }

@@ -248,11 +248,11 @@ static void no_such_name(void **state) {
 static void errors(void **state) {
     static const struct {
         int result, error, uv;
-    } cases[] = {{EAI_NONAME, 0, UV_EAI_NONAME}, {EAI_AGAIN, EINVAL, UV_EAI_AGAIN},
-                 {EAI_FAIL, 0, UV_EAI_FAIL},     {EAI_SERVICE, 0, UV_EAI_FAIL},
-                 {EAI_MEMORY, 0, UV_EAI_MEMORY}, {EAI_SYSTEM, EMFILE, UV_EMFILE},
-                 {EAI_SYSTEM, 0, UV_EAI_FAIL},   {EAI_SYSTEM, EACCES, UV_EACCES},
-                 {12345, 0, UV_EAI_FAIL}};
+    } cases[] = {{EAI_NONAME, 0, UV_EAI_NONAME},    {EAI_NODATA, 0, UV_EAI_NONAME},
+                 {EAI_AGAIN, EINVAL, UV_EAI_AGAIN}, {EAI_FAIL, 0, UV_EAI_FAIL},
+                 {EAI_SERVICE, 0, UV_EAI_FAIL},     {EAI_MEMORY, 0, UV_EAI_MEMORY},
+                 {EAI_SYSTEM, EMFILE, UV_EMFILE},   {EAI_SYSTEM, 0, UV_EAI_FAIL},
+                 {EAI_SYSTEM, EACCES, UV_EACCES},   {12345, 0, UV_EAI_FAIL}};
     size_t i;
 
     (void)state;
@@ -590,23 +590,23 @@ static void stopped_with_a_client(void **state) {
     UNTIL(threads() < threads_before);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define LOOKUP_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(literals),
-        TEST(localhost),
-        TEST(no_such_name),
-        TEST(errors),
-        TEST(shared),
-        TEST(addresses_stay),
-        TEST(released_before_the_answer),
-        TEST(from_within_an_answer),
-        TEST(without_memory_or_threads),
-        TEST(stopped),
-        TEST(one_slow_name),
-        TEST(clients_messages),
-        TEST(stopped_with_a_client),
+        LOOKUP_TEST(literals),
+        LOOKUP_TEST(localhost),
+        LOOKUP_TEST(no_such_name),
+        LOOKUP_TEST(errors),
+        LOOKUP_TEST(shared),
+        LOOKUP_TEST(addresses_stay),
+        LOOKUP_TEST(released_before_the_answer),
+        LOOKUP_TEST(from_within_an_answer),
+        LOOKUP_TEST(without_memory_or_threads),
+        LOOKUP_TEST(stopped),
+        LOOKUP_TEST(one_slow_name),
+        LOOKUP_TEST(clients_messages),
+        LOOKUP_TEST(stopped_with_a_client),
     };
 
     /* For a machine whose name server does not answer. */

@@ -1,10 +1,11 @@
-/* The reader of replies (redis/reader), and how an op takes its own from it (client.c). */
+/* The reader of replies (redis/reader). */
 #define _GNU_SOURCE
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/status.h"
 #include "redis/conn.h"
 #include "redis/reader.h"
+#include "values.h"
 
 #include <dlfcn.h>
 #include <hiredis/hiredis.h>
@@ -21,7 +22,6 @@
 #include <cmocka.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-#define TEXT(literal) literal, sizeof(literal) - 1
 
 /* Of reader.c. */
 #define SLICE 4096u
@@ -54,48 +54,6 @@ int redisReaderFeed(redisReader *parser, const char *data, size_t len) {
         strcpy(parser->errstr, "Out of memory");
     }
     return real(parser, data, len);
-}
-
-/* ---- values as text ---- */
-
-static void put(arn_buf *out, const char *data, size_t len) {
-    assert_int_equal(arn_buf_append(out, data, len), 0);
-}
-
-static void dump(arn_buf *out, const arn_value *v) {
-    char text[64];
-    size_t i;
-
-    switch (v->kind) {
-    case ARN_NIL:
-        put(out, TEXT("nil"));
-        break;
-    case ARN_BOOL:
-        put(out, v->u.integer ? "true" : "false", v->u.integer ? 4 : 5);
-        break;
-    case ARN_INT:
-        put(out, text, (size_t)snprintf(text, sizeof(text), "%" PRId64, v->u.integer));
-        break;
-    case ARN_DOUBLE:
-        put(out, text, (size_t)snprintf(text, sizeof(text), "%.17g", v->u.number));
-        break;
-    case ARN_BYTES:
-    case ARN_ERROR:
-        assert_int_equal(v->u.bytes[v->len], '\0');
-        put(out, v->kind == ARN_ERROR ? "!" : "'", 1);
-        put(out, v->u.bytes, v->len);
-        put(out, "'", 1);
-        break;
-    case ARN_ARRAY:
-        put(out, "[", 1);
-        for (i = 0; i < v->len; i++)
-            dump(out, &v->u.items[i]);
-        put(out, "]", 1);
-        break;
-    default:
-        fail_msg("reply of kind %d", (int)v->kind);
-    }
-    put(out, " ", 1);
 }
 
 /* ---- one way of feeding ---- */
@@ -148,7 +106,7 @@ static outcome parse(const char *bytes, size_t len, feeding f) {
             arn__redis_reader_feed(r, piece, n);
         at += n;
         while ((o.status = arn__redis_reader_next(r, &arena, &value)) == 1) {
-            dump(&o.text, &value);
+            t_dump(&o.text, &value);
             o.used = at - arn__redis_reader_pending(r);
             arn_arena_free(&arena);
             arn_arena_init(&arena, lent, lent_size);
@@ -277,8 +235,8 @@ static void several_replies(void **state) {
 
     (void)state;
     for (i = 0; i < COUNT(replies); i++) {
-        put(&bytes, replies[i].bytes, replies[i].len);
-        put(&expect, replies[i].expect, replies[i].expect_len);
+        t_put(&bytes, replies[i].bytes, replies[i].len);
+        t_put(&expect, replies[i].expect, replies[i].expect_len);
     }
     o = parse_all_ways(bytes.data, bytes.len);
     assert_int_equal(o.status, 0);
@@ -302,9 +260,9 @@ static void many_replies(void **state) {
     (void)state;
     for (i = 0; i < COUNT(ends); i++) {
         char frame[64];
-        put(&bytes, frame,
-            (size_t)snprintf(frame, sizeof(frame), "*2\r\n:%zu\r\n$21\r\n%021zu\r\n", i, i));
-        put(&expect, frame, (size_t)snprintf(frame, sizeof(frame), "[%zu '%021zu' ] ", i, i));
+        t_put(&bytes, frame,
+              (size_t)snprintf(frame, sizeof(frame), "*2\r\n:%zu\r\n$21\r\n%021zu\r\n", i, i));
+        t_put(&expect, frame, (size_t)snprintf(frame, sizeof(frame), "[%zu '%021zu' ] ", i, i));
         ends[i] = bytes.len;
     }
     for (k = 0; k < COUNT(steps); k++) {
@@ -414,30 +372,10 @@ static void stays_broken(void **state) {
 
 /* ---- large bulk strings ---- */
 
-/* Bytes in which every kind of frame seems to start and end. */
-static void put_payload(arn_buf *out, size_t len) {
-    static const char pattern[] = "\r\n$5\r\n*1\r\n+x\0-\xff:";
-    size_t i;
-    char *p = arn_buf_reserve(out, len);
-
-    assert_non_null(p);
-    for (i = 0; i < len; i++)
-        p[i] = pattern[(i + i / 1000) % sizeof(pattern)];
-    out->len += len;
-}
-
-static void put_bulk(arn_buf *out, size_t len) {
-    char header[32];
-
-    put(out, header, (size_t)snprintf(header, sizeof(header), "$%zu\r\n", len));
-    put_payload(out, len);
-    put(out, "\r\n", 2);
-}
-
 static void put_expected_bulk(arn_buf *out, size_t len) {
-    put(out, "'", 1);
-    put_payload(out, len);
-    put(out, "' ", 2);
+    t_put(out, "'", 1);
+    t_put_payload(out, len);
+    t_put(out, "' ", 2);
 }
 
 static void large_split(const char *prefix, size_t len, const char *suffix, const char *before,
@@ -447,12 +385,12 @@ static void large_split(const char *prefix, size_t len, const char *suffix, cons
     size_t i, end = strlen(prefix) + len, in_place = 0;
     outcome whole;
 
-    put(&bytes, prefix, strlen(prefix));
-    put_bulk(&bytes, len);
-    put(&bytes, suffix, strlen(suffix));
-    put(&expect, before, strlen(before));
+    t_put(&bytes, prefix, strlen(prefix));
+    t_put_bulk(&bytes, len);
+    t_put(&bytes, suffix, strlen(suffix));
+    t_put(&expect, before, strlen(before));
     put_expected_bulk(&expect, len);
-    put(&expect, after, strlen(after));
+    t_put(&expect, after, strlen(after));
 
     whole = parse(bytes.data, bytes.len, (feeding){bytes.len, bytes.len, 0, 0});
     assert_int_equal(whole.status, 0);
@@ -501,13 +439,13 @@ static void large_bulks(void **state) {
     int in_place;
 
     (void)state;
-    put(&bytes, TEXT("*1\r\n"));
-    put_bulk(&bytes, 9000);
-    put(&expect, TEXT("["));
+    t_put(&bytes, TEXT("*1\r\n"));
+    t_put_bulk(&bytes, 9000);
+    t_put(&expect, TEXT("["));
     put_expected_bulk(&expect, 9000);
-    put(&expect, TEXT("] "));
+    t_put(&expect, TEXT("] "));
     for (i = 0; i < COUNT(sizes); i++) {
-        put_bulk(&bytes, sizes[i]);
+        t_put_bulk(&bytes, sizes[i]);
         put_expected_bulk(&expect, sizes[i]);
     }
     for (i = 0; i < COUNT(steps); i++) {
@@ -574,7 +512,7 @@ static void large_without_end(void **state) {
     size_t i;
 
     (void)state;
-    put_bulk(&bytes, 70000);
+    t_put_bulk(&bytes, 70000);
     for (i = 0; i < COUNT(ends); i++) {
         outcome o;
         memcpy(bytes.data + bytes.len - 2, ends[i], 2);
@@ -626,10 +564,10 @@ static void long_array(void **state) {
     char text[32];
 
     (void)state;
-    put(&bytes, text, (size_t)snprintf(text, sizeof(text), "*%zu\r\n", count));
+    t_put(&bytes, text, (size_t)snprintf(text, sizeof(text), "*%zu\r\n", count));
     for (i = 0; i < count; i++)
-        put(&bytes, text,
-            (size_t)snprintf(text, sizeof(text), i % 7 ? ":%zu\r\n" : "*1\r\n:%zu\r\n", i));
+        t_put(&bytes, text,
+              (size_t)snprintf(text, sizeof(text), i % 7 ? ":%zu\r\n" : "*1\r\n:%zu\r\n", i));
     arn_arena_init(&arena, NULL, 0);
     for (k = 0; k < COUNT(steps); k++) {
         size_t at = 0;
@@ -669,12 +607,12 @@ static void every_allocation(void **state) {
 
     (void)state;
     for (i = 0; i < COUNT(replies); i++)
-        put(&bytes, replies[i].bytes, replies[i].len);
-    put(&bytes, TEXT("*200\r\n"));
+        t_put(&bytes, replies[i].bytes, replies[i].len);
+    t_put(&bytes, TEXT("*200\r\n"));
     for (i = 0; i < 200; i++)
-        put(&bytes, TEXT("*2\r\n:1\r\n$25\r\n1234567890123456789012345\r\n"));
-    put_bulk(&bytes, 5000);
-    put_bulk(&bytes, 70000);
+        t_put(&bytes, TEXT("*2\r\n:1\r\n$25\r\n1234567890123456789012345\r\n"));
+    t_put_bulk(&bytes, 5000);
+    t_put_bulk(&bytes, 70000);
     for (k = 0; k < COUNT(steps); k++) {
         int failed = 1;
         for (n = 0; failed; n++) {
@@ -734,95 +672,6 @@ static void parser_out_of_memory(void **state) {
     arn_arena_free(&arena);
 }
 
-/* ---- the replies of an op ---- */
-
-static arn_redis_client client;
-
-static void op_init(arn_redis_op *op, uint32_t count) {
-    memset(op, 0, sizeof(*op));
-    arn_op_init(&op->base, NULL, NULL, NULL, 0);
-    op->client = &client;
-    op->replies = count;
-}
-
-static int op_feed(arn_redis_op *op, arn_redis_reader *r, const char *data, size_t len, int late) {
-    int status;
-
-    arn__redis_reader_feed(r, data, len);
-    do
-        status = arn__redis_op_read(op, r, late);
-    while (status == 1 && op->got < op->replies);
-    return status;
-}
-
-static void op_replies(void **state) {
-    static const char bytes[] = "+OK\r\n-ERR one\r\n*1\r\n:1\r\n";
-    arn_redis_reader *r = arn__redis_reader_new();
-    arn_buf text = ARN_BUF_INIT;
-    arn_redis_op op;
-    size_t i;
-
-    (void)state;
-    atomic_store(&client.stats.errors, 0);
-    for (i = 0; i < sizeof(bytes); i++) {
-        op_init(&op, 3);
-        if (i > 0)
-            op_feed(&op, r, bytes, i, 0);
-        if (i < sizeof(bytes) - 1)
-            assert_int_equal(op_feed(&op, r, bytes + i, sizeof(bytes) - 1 - i, 0), 1);
-        arn_buf_reset(&text, SIZE_MAX);
-        dump(&text, &op.base.value);
-        assert_int_equal(text.len, strlen("['OK' !ERR one' [1 ] ] "));
-        assert_memory_equal(text.data, "['OK' !ERR one' [1 ] ] ", text.len);
-        arn_arena_free(&op.base.arena);
-    }
-    assert_int_equal(atomic_load(&client.stats.errors), sizeof(bytes));
-    op_init(&op, 1);
-    assert_int_equal(op_feed(&op, r, TEXT(":8\r\n"), 0), 1);
-    assert_int_equal(op.base.value.kind, ARN_INT);
-    assert_int_equal(op.base.value.u.integer, 8);
-    arn_arena_free(&op.base.arena);
-    op_init(&op, 3);
-    arn_alloc_fail_after(0);
-    assert_int_equal(op_feed(&op, r, TEXT(":8\r\n"), 0), ARN_ENOMEM);
-    arn_buf_free(&text);
-    arn__redis_reader_free(r);
-}
-
-/* From the late moment on the value is the caller's; the replies are counted all the same, a large
- * one under way is finished, and the next op's reply is right. */
-static void late_replies(void **state) {
-    arn_buf bytes = ARN_BUF_INIT;
-    arn_redis_op op, next;
-    size_t cut;
-
-    (void)state;
-    put(&bytes, TEXT("+OK\r\n"));
-    put_bulk(&bytes, 70000);
-    put(&bytes, TEXT("*2\r\n:1\r\n-ERR\r\n"));
-    for (cut = 0; cut < bytes.len; cut += cut < 40 || cut + 40 > bytes.len ? 1 : 997) {
-        arn_redis_reader *r = arn__redis_reader_new();
-        arn_value before;
-
-        op_init(&op, 3);
-        if (cut > 0)
-            assert_int_equal(op_feed(&op, r, bytes.data, cut, 0), 0);
-        before = op.base.value;
-        assert_int_equal(op_feed(&op, r, bytes.data + cut, bytes.len - cut, 1), 1);
-        assert_int_equal(op.got, 3);
-        assert_int_equal(arn__redis_reader_pending(r), 0);
-        assert_memory_equal(&op.base.value, &before, sizeof(before));
-        arn_arena_free(&op.base.arena);
-
-        op_init(&next, 1);
-        assert_int_equal(op_feed(&next, r, TEXT(":42\r\n"), 0), 1);
-        assert_int_equal(next.base.value.u.integer, 42);
-        arn_arena_free(&next.base.arena);
-        arn__redis_reader_free(r);
-    }
-    arn_buf_free(&bytes);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_reply),
@@ -840,8 +689,6 @@ int main(void) {
         cmocka_unit_test_teardown(large_beyond_limit, hook_off),
         cmocka_unit_test_teardown(every_allocation, hook_off),
         cmocka_unit_test(parser_out_of_memory),
-        cmocka_unit_test_teardown(op_replies, hook_off),
-        cmocka_unit_test(late_replies),
     };
     return cmocka_run_group_tests_name("reader", tests, NULL, NULL);
 }

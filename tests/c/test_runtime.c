@@ -1,6 +1,8 @@
-/* The io room without a protocol: the runtime and its messages, ports, ops, fork. */
+/* The io room without a protocol: the runtime, its messages, fork, and what it needs of the
+ * system. */
 #include "arn.h"
 #include "base/alloc.h"
+#include "job.h"
 #include "redis_server.h"
 
 #include <errno.h>
@@ -22,10 +24,6 @@
 
 #include <cmocka.h>
 
-/* A runtime is not freed by design; here the leak detector finds those that were. */
-static arn_runtime *kept[512];
-static size_t kept_count;
-
 /* GCC 12's ASan forks with its allocator locked if another thread is just allocating, and TSan
  * knows no threads of a forked child. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -45,25 +43,6 @@ const char *__tsan_default_options(void) {
 #define THREADS_IN_CHILD 1
 #endif
 
-static arn_runtime *running(void) {
-    int status = 1;
-    arn_runtime *rt = arn_runtime_get(&status);
-
-    assert_non_null(rt);
-    assert_int_equal(status, ARN_OK);
-    if (kept_count == 0 || kept[kept_count - 1] != rt) {
-        assert_true(kept_count < COUNT(kept));
-        kept[kept_count++] = rt;
-    }
-    return rt;
-}
-
-static int stop_runtime(void **state) {
-    (void)state;
-    arn_alloc_fail_after(-1);
-    return arn_runtime_stop(5000);
-}
-
 /* ---- messages ---- */
 
 typedef struct note {
@@ -81,7 +60,7 @@ static void take_note(arn_msg *msg, int aborted) {
 }
 
 static void start_and_stop(void **state) {
-    arn_runtime *rt;
+    arn_runtime *rt, *former = NULL;
     int round;
 
     (void)state;
@@ -89,9 +68,9 @@ static void start_and_stop(void **state) {
     for (round = 0; round < 3; round++) {
         note n = {.msg.run = take_note};
         assert_null(arn_runtime_current());
-        rt = running();
+        rt = t_running();
         assert_ptr_equal(arn_runtime_current(), rt);
-        assert_ptr_equal(running(), rt);
+        assert_ptr_equal(t_running(), rt);
         arn_runtime_submit(rt, &n.msg, &n.msg);
         t_barrier(rt);
         assert_int_equal(n.ran, 1);
@@ -100,8 +79,9 @@ static void start_and_stop(void **state) {
         assert_int_equal(arn_runtime_stop(5000), ARN_OK);
         assert_null(arn_runtime_current());
         assert_int_equal(arn_runtime_stop(5000), ARN_OK);
+        assert_ptr_not_equal(rt, former);
+        former = rt;
     }
-    assert_ptr_not_equal(kept[0], kept[1]);
 }
 
 static void start_out_of_memory(void **state) {
@@ -117,7 +97,7 @@ static void start_out_of_memory(void **state) {
         assert_null(arn_runtime_current());
         arn_alloc_fail_after(-1);
     }
-    running();
+    t_running();
     arn_alloc_fail_after(0);
     status = 1;
     assert_null(arn_port_new(ARN_PORT_FD, &status));
@@ -144,7 +124,7 @@ static void one_runtime_for_all(void **state) {
         for (i = 0; i < COUNT(threads); i++)
             pthread_join(threads[i], &got[i]);
         for (i = 0; i < COUNT(threads); i++)
-            assert_ptr_equal(got[i], running());
+            assert_ptr_equal(got[i], t_running());
         assert_int_equal(arn_runtime_stop(5000), ARN_OK);
     }
 }
@@ -205,7 +185,7 @@ static submitter *start_submitters(arn_runtime *rt, void (*run)(arn_msg *, int))
 }
 
 static void order_of_each_thread(void **state) {
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
     submitter *all;
     int t;
 
@@ -227,7 +207,7 @@ static void stop_while_submitting(void **state) {
 
     (void)state;
     for (round = 0; round < 5; round++) {
-        arn_runtime *rt = running();
+        arn_runtime *rt = t_running();
         submitter *all = start_submitters(rt, take_note);
         usleep(300u * (unsigned)round);
         assert_int_equal(arn_runtime_stop(5000), ARN_OK);
@@ -243,7 +223,7 @@ static void stop_while_submitting(void **state) {
 }
 
 static void submit_after_stop(void **state) {
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
     note a = {.msg.run = take_note}, b = {.msg.run = take_note};
 
     (void)state;
@@ -256,14 +236,14 @@ static void submit_after_stop(void **state) {
 
 static void stop_times_out(void **state) {
     static t_blocker b; /* the thread that is left behind still uses it */
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
 
     (void)state;
     t_block(rt, &b);
     assert_int_equal(arn_runtime_stop(30), ARN_ETIMEDOUT);
     assert_null(arn_runtime_current());
-    assert_ptr_not_equal(running(), rt);
-    t_barrier(running());
+    assert_ptr_not_equal(t_running(), rt);
+    t_barrier(t_running());
     t_unblock(&b);
 }
 
@@ -288,7 +268,7 @@ static void signals(void **state) {
     sigemptyset(&own);
     sigaddset(&own, SIGUSR2);
     pthread_sigmask(SIG_SETMASK, &own, &before);
-    t_on_io(running(), read_mask, &io);
+    t_on_io(t_running(), read_mask, &io);
     read_mask(&after);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     for (i = 0; i < COUNT(cases); i++)
@@ -391,7 +371,7 @@ static void sockets_in_a_flood(void **state) {
     int served, fired, tries, i;
 
     (void)state;
-    w.rt = running();
+    w.rt = t_running();
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, w.fds), 0);
     t_on_io(w.rt, start_watching, &w);
     flooding = 1;
@@ -452,7 +432,7 @@ static void defer_twice(arn_msg *msg, int aborted) {
 }
 
 static void deferred(void **state) {
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
     note n = {.msg.run = take_note};
     sequence s = {.msg.run = defer_twice, .rt = rt, .during = &n};
     int round;
@@ -501,7 +481,7 @@ static void watch(arn_msg *msg, int aborted) {
 }
 
 static void stoppers(void **state) {
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
     watcher w[3] = {{.remove = 0}, {.remove = 1}, {.remove = 0}};
     int i;
 
@@ -518,256 +498,6 @@ static void stoppers(void **state) {
         assert_int_equal(w[i].late.aborted, !w[i].remove);
         assert_int_equal(w[i].on_io, !w[i].remove);
     }
-}
-
-/* ---- ops and ports ---- */
-
-static _Atomic int jobs; /* alive */
-
-typedef struct job {
-    arn_op op;
-    arn_runtime *rt;
-    int number;
-    int hold; /* start, but do not finish */
-    int saw_cancel, cancel_calls;
-    int status;
-    const char *message;
-    char tail[64];
-} job;
-
-static void free_job(arn_op *op) {
-    atomic_fetch_sub(&jobs, 1);
-    free(ARN_CONTAINER_OF(op, job, op));
-}
-
-static void run_job(arn_msg *msg, int aborted) {
-    job *j = ARN_CONTAINER_OF(ARN_CONTAINER_OF(msg, arn_op, msg), job, op);
-
-    if (aborted) {
-        arn__op_finish(NULL, &j->op, ARN_ESHUTDOWN, NULL);
-        return;
-    }
-    j->saw_cancel = arn_op_is_cancelled(&j->op);
-    j->op.state = ARN_OP_SENT;
-    if (!j->hold)
-        arn__op_finish(j->rt, &j->op, j->status, j->message);
-}
-
-static void cancel_job(arn_op *op) {
-    job *j = ARN_CONTAINER_OF(op, job, op);
-
-    j->cancel_calls += arn_runtime_on_io_thread();
-    arn__op_finish(j->rt, op, ARN_ECANCELED, NULL);
-    arn__op_finish(j->rt, op, ARN_OK, NULL); /* too late: nothing */
-}
-
-static job *new_job(arn_runtime *rt, arn_port *port, int number) {
-    job *j = calloc(1, sizeof(*j));
-
-    arn_op_init(&j->op, run_job, free_job, j->tail, sizeof(j->tail));
-    atomic_fetch_add(&jobs, 1);
-    j->rt = rt;
-    j->number = number;
-    arn_op_set_port(&j->op, port);
-    return j;
-}
-
-static job *submit_job(arn_runtime *rt, arn_port *port, int number) {
-    job *j = new_job(rt, port, number);
-
-    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
-    return j;
-}
-
-static arn_port *new_port(arn_port_kind kind) {
-    int status = 1;
-    arn_port *port = arn_port_new(kind, &status);
-
-    assert_non_null(port);
-    assert_int_equal(status, ARN_OK);
-    return port;
-}
-
-static int fd_readable(int fd, int timeout_ms) {
-    struct pollfd p = {fd, POLLIN, 0};
-
-    return poll(&p, 1, timeout_ms) == 1;
-}
-
-/* Far more than one hand-over; the order of posting is kept. */
-static void ports(void **state) {
-    arn_port_kind kind = *(arn_port_kind *)*state;
-    arn_runtime *rt = running();
-    arn_port *port = new_port(kind);
-    int round, expected;
-
-    if (kind == ARN_PORT_FD) {
-        assert_false(fd_readable(arn_port_fd(port), 0));
-        assert_null(arn_port_take(port));
-    }
-    for (round = 0; round < 3; round++) {
-        int count = round == 0 ? 1 : 3000;
-        int i;
-        for (i = 0; i < count; i++)
-            submit_job(rt, port, i);
-        for (expected = 0; expected < count;) {
-            arn_op *op;
-            if (kind == ARN_PORT_FD)
-                assert_true(fd_readable(arn_port_fd(port), 5000));
-            op = kind == ARN_PORT_FD ? arn_port_take(port) : arn_port_wait(port, 5000);
-            if (kind == ARN_PORT_WAIT)
-                assert_non_null(op);
-            while (op != NULL) {
-                arn_op *next = op->next_done;
-                assert_int_equal(ARN_CONTAINER_OF(op, job, op)->number, expected++);
-                assert_int_equal(op->status, ARN_OK);
-                assert_int_equal(op->state, ARN_OP_DONE);
-                arn_op_unref(op);
-                op = next;
-            }
-        }
-        if (kind == ARN_PORT_FD)
-            assert_false(fd_readable(arn_port_fd(port), 0));
-        assert_null(arn_port_take(port));
-    }
-    t_barrier(rt);
-    arn_port_unref(port);
-    assert_int_equal(jobs, 0);
-}
-
-static void wait_times_out(void **state) {
-    arn_port *port = new_port(ARN_PORT_WAIT);
-    uint64_t start = uv_hrtime();
-
-    (void)state;
-    assert_null(arn_port_wait(port, 0));
-    assert_null(arn_port_wait(port, 40));
-    assert_true(uv_hrtime() - start >= 40 * 1000000u);
-    assert_true(uv_hrtime() - start < 2000 * 1000000ull);
-    arn_port_unref(port);
-}
-
-static void closed_port(void **state) {
-    arn_runtime *rt = running();
-    arn_port *port = new_port(ARN_PORT_FD);
-
-    (void)state;
-    submit_job(rt, port, 0);
-    assert_true(fd_readable(arn_port_fd(port), 5000));
-    assert_int_equal(jobs, 1);
-    arn_port_close(port); /* drops what is there */
-    assert_int_equal(jobs, 0);
-    submit_job(rt, port, 1); /* and what is still to come */
-    arn_port_unref(port);    /* the op has the last reference */
-    t_barrier(rt);
-    t_barrier(rt);
-    assert_int_equal(jobs, 0);
-}
-
-static void job_after_stop(void **state) {
-    arn_runtime *rt = running();
-    arn_port *port = new_port(ARN_PORT_WAIT);
-    arn_op *op;
-
-    (void)state;
-    assert_int_equal(arn_runtime_stop(5000), ARN_OK);
-    submit_job(rt, port, 7);
-    op = arn_port_wait(port, 0);
-    assert_non_null(op);
-    assert_int_equal(op->status, ARN_ESHUTDOWN);
-    assert_string_equal(op->message, arn_status_message(ARN_ESHUTDOWN));
-    arn_op_unref(op);
-    arn_port_unref(port);
-    assert_int_equal(jobs, 0);
-}
-
-static void op_references(void **state) {
-    arn_runtime *rt = running();
-    arn_port *port = new_port(ARN_PORT_WAIT);
-    arn_port *other = new_port(ARN_PORT_WAIT);
-    char text[] = "what went wrong";
-    job *j = new_job(rt, other, 0);
-
-    (void)state;
-    arn_op_set_port(&j->op, port); /* lets go of the other */
-    arn_port_unref(other);
-    arn_port_unref(port); /* the op's own reference is enough for it to come back */
-    arn_port_ref(port);
-    j->status = ARN_EPROTO;
-    j->message = text;
-    arn_op_ref(&j->op);
-    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
-    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
-    assert_null(j->op.next_done);
-    memset(text, 'x', sizeof(text) - 1);
-    assert_string_equal(j->op.message, "what went wrong"); /* a copy */
-    assert_int_equal(j->op.status, ARN_EPROTO);
-    arn_op_unref(&j->op);
-    assert_int_equal(jobs, 1);
-    arn_op_unref(&j->op);
-    assert_int_equal(jobs, 0);
-    t_barrier(rt);
-    arn_port_unref(port);
-}
-
-static void cancel_before_start(void **state) {
-    arn_runtime *rt = running();
-    arn_port *port = new_port(ARN_PORT_WAIT);
-    t_blocker b;
-    job *j;
-
-    (void)state;
-    t_block(rt, &b);
-    j = submit_job(rt, port, 0);
-    j->op.on_cancel = cancel_job;
-    arn_op_cancel(rt, &j->op);
-    arn_op_cancel(rt, &j->op); /* the second does nothing: there is one message */
-    t_unblock(&b);
-    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
-    t_barrier(rt);
-    assert_true(j->saw_cancel);
-    assert_int_equal(j->cancel_calls, 0); /* it had ended by itself */
-    assert_int_equal(j->op.status, ARN_OK);
-    arn_op_unref(&j->op);
-    assert_int_equal(jobs, 0);
-    arn_port_unref(port);
-}
-
-static void cancel_after_start(void **state) {
-    arn_runtime *rt = running();
-    arn_port *port = new_port(ARN_PORT_WAIT);
-    job *j = new_job(rt, port, 0);
-
-    (void)state;
-    j->hold = 1;
-    j->op.on_cancel = cancel_job;
-    arn_runtime_submit(rt, &j->op.msg, &j->op.msg);
-    t_barrier(rt);
-    assert_false(j->saw_cancel);
-    assert_null(arn_port_take(port));
-    arn_op_cancel(rt, &j->op);
-    arn_op_cancel(rt, &j->op);
-    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
-    t_barrier(rt);
-    assert_null(arn_port_take(port)); /* posted once */
-    assert_int_equal(j->cancel_calls, 1);
-    assert_int_equal(j->op.status, ARN_ECANCELED);
-    assert_int_equal(j->op.state, ARN_OP_CANCELLED);
-
-    arn_op_cancel(rt, &j->op); /* when it is over: no harm */
-    arn_op_unref(&j->op);
-    t_barrier(rt);
-    assert_int_equal(jobs, 0);
-
-    /* Not yet taken when it is cancelled, and then dropped by its owner at once. */
-    j = submit_job(rt, port, 1);
-    t_barrier(rt);
-    arn_op_cancel(rt, &j->op);
-    assert_ptr_equal(arn_port_wait(port, 5000), &j->op);
-    arn_op_unref(&j->op);
-    t_barrier(rt);
-    assert_int_equal(jobs, 0);
-    arn_port_unref(port);
 }
 
 /* ---- fork ---- */
@@ -804,8 +534,8 @@ static void in_child(arn_runtime *parents, const int *fds) {
     CHECK(n.ran == 1 && n.on_io && !n.aborted);
     port = arn_port_new(ARN_PORT_FD, &status);
     CHECK(port != NULL);
-    submit_job(rt, port, 3);
-    CHECK(fd_readable(arn_port_fd(port), 5000));
+    t_job_submit(rt, port, 3);
+    CHECK(t_fd_readable(arn_port_fd(port), 5000));
     op = arn_port_take(port);
     CHECK(op != NULL && op->status == ARN_OK);
     CHECK(arn_runtime_stop(5000) == ARN_OK);
@@ -814,7 +544,7 @@ static void in_child(arn_runtime *parents, const int *fds) {
 
 static void fork_with_thread(void **state) {
     int count = *(int *)*state;
-    arn_runtime *rt = running();
+    arn_runtime *rt = t_running();
     submitter *all = NULL;
     int round, t;
 
@@ -844,7 +574,7 @@ static void fork_with_thread(void **state) {
         arn__runtime_untrack_fd(fds[0]);
         close(fds[0]);
         close(fds[1]);
-        assert_ptr_equal(running(), rt);
+        assert_ptr_equal(t_running(), rt);
         t_barrier(rt);
     }
     for (t = 0; all != NULL && t < THREADS; t++)
@@ -928,31 +658,22 @@ static void no_descriptors(void **state) {
 }
 
 int main(void) {
-    static arn_port_kind fd = ARN_PORT_FD, wait = ARN_PORT_WAIT;
     static int once = 1, often = 10;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(start_and_stop, stop_runtime),
-        cmocka_unit_test_teardown(start_out_of_memory, stop_runtime),
-        cmocka_unit_test_teardown(one_runtime_for_all, stop_runtime),
-        cmocka_unit_test_teardown(order_of_each_thread, stop_runtime),
-        cmocka_unit_test_teardown(stop_while_submitting, stop_runtime),
-        cmocka_unit_test_teardown(submit_after_stop, stop_runtime),
-        cmocka_unit_test_teardown(stop_times_out, stop_runtime),
-        cmocka_unit_test_teardown(signals, stop_runtime),
-        cmocka_unit_test_teardown(sockets_in_a_flood, stop_runtime),
-        cmocka_unit_test_teardown(deferred, stop_runtime),
-        cmocka_unit_test_teardown(stoppers, stop_runtime),
-        {"ports_fd", ports, NULL, stop_runtime, &fd},
-        {"ports_wait", ports, NULL, stop_runtime, &wait},
-        cmocka_unit_test_teardown(wait_times_out, stop_runtime),
-        cmocka_unit_test_teardown(closed_port, stop_runtime),
-        cmocka_unit_test_teardown(job_after_stop, stop_runtime),
-        cmocka_unit_test_teardown(op_references, stop_runtime),
-        cmocka_unit_test_teardown(cancel_before_start, stop_runtime),
-        cmocka_unit_test_teardown(cancel_after_start, stop_runtime),
-        {"fork_with_thread", fork_with_thread, NULL, stop_runtime, &once},
-        {"fork_while_submitting", fork_with_thread, NULL, stop_runtime, &often},
-        cmocka_unit_test_teardown(no_descriptors, stop_runtime),
+        cmocka_unit_test_teardown(start_and_stop, t_stop_runtime),
+        cmocka_unit_test_teardown(start_out_of_memory, t_stop_runtime),
+        cmocka_unit_test_teardown(one_runtime_for_all, t_stop_runtime),
+        cmocka_unit_test_teardown(order_of_each_thread, t_stop_runtime),
+        cmocka_unit_test_teardown(stop_while_submitting, t_stop_runtime),
+        cmocka_unit_test_teardown(submit_after_stop, t_stop_runtime),
+        cmocka_unit_test_teardown(stop_times_out, t_stop_runtime),
+        cmocka_unit_test_teardown(signals, t_stop_runtime),
+        cmocka_unit_test_teardown(sockets_in_a_flood, t_stop_runtime),
+        cmocka_unit_test_teardown(deferred, t_stop_runtime),
+        cmocka_unit_test_teardown(stoppers, t_stop_runtime),
+        {"fork_with_thread", fork_with_thread, NULL, t_stop_runtime, &once},
+        {"fork_while_submitting", fork_with_thread, NULL, t_stop_runtime, &often},
+        cmocka_unit_test_teardown(no_descriptors, t_stop_runtime),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
