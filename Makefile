@@ -100,7 +100,11 @@ $(eval $(call c_variant,tsan,-O1 -DARN_ALLOC_TEST -fsanitize=thread,setarch -R))
 
 ## test-c          C tests of the core (cmocka)
 test-c: run-c
-## asan            the same under AddressSanitizer and UndefinedBehaviorSanitizer
+## test-c-pipe     the same with the portable twin of the wake-up descriptor
+.PHONY: test-c-pipe
+test-c-pipe:
+	@ARN_WAKEFD=pipe $(MAKE) --no-print-directory BUILD=$(BUILD)/pipe test-c
+## asan            the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
 asan: run-asan
 ## tsan            the same under ThreadSanitizer
 tsan: run-tsan

@@ -8,6 +8,7 @@ import threading
 import types
 from typing import Any
 
+import redis
 from redis._parsers import Encoder, _AsyncHiredisParser, _AsyncRESP2Parser
 from redis.asyncio.connection import (
     BlockingConnectionPool,
@@ -17,7 +18,6 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 
-import redis
 from arshai_native import _core
 from arshai_native._redis_errors import error_factory
 
@@ -172,8 +172,8 @@ def is_original(cls: type, name: str) -> bool:
     """
     Whether a method of a class of redis-py's is redis-py's own.
 
-    Instrumentation (OpenTelemetry, Sentry and others) replaces it by a wrapper, before or after this
-    module is imported, and would not see what goes past it.
+    Instrumentation (OpenTelemetry, Sentry and others) replaces it by a wrapper, before or after
+    this module is imported, and would not see what goes past it.
     """
     method = vars(cls).get(name)
     if method is None:

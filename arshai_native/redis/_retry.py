@@ -7,10 +7,9 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from redis import backoff as _backoff
 from redis.asyncio.client import Redis
 from redis.asyncio.retry import Retry
-
-from redis import backoff as _backoff
 
 T = TypeVar("T")
 

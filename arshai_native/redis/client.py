@@ -20,8 +20,9 @@ from ._pipeline import Pipeline as Pipeline
 from ._session import SessionConnection
 from .connection import describe
 
-# Methods that redis-py's own path calls for each command. Whoever replaces one of them, in a class of
-# their own or, as instrumentation does, in redis-py's, means to be asked: such clients take that path.
+# Methods that redis-py's own path calls for each command. Whoever replaces one of them, in a class
+# of their own or, as instrumentation does, in redis-py's, means to be asked: such clients take
+# that path.
 _PATH_METHODS = (
     "parse_response",
     "_send_command_parse_response",

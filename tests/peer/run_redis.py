@@ -7,8 +7,8 @@ and compares them test by test. Used by `make peer`.
 The suite comes from the redis source distribution, the packages it needs go into a virtual
 environment of its own, both under --build (default: build/peer), where they are kept. A
 redis-server is started on a free port. Every test that passes with redis-py's client has to
-pass with the native one, and nearly all of its clients have to be on the native engine: exit code 0;
-1 if that is not so; 2 if the suite cannot be run.
+pass with the native one, and nearly all of its clients have to be on the native engine: exit
+code 0; 1 if that is not so; 2 if the suite cannot be run.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Environment:
     PEER_CLASS      "native" puts arshai_native.redis.Redis into the place of redis.asyncio.Redis;
                     anything else leaves redis-py's.
     PEER_PORT       the port of the server; the port of clients that name none.
-    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test, and at the
-                    end one with the numbers of clients made and of those on the native engine.
+    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test, and at
+                    the end one with the numbers of clients made and of those on the native engine.
 """
 
 import functools
