@@ -24,8 +24,6 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     "health_check_interval": int,
     "ssl_check_hostname": _to_bool,
     "timeout": float,
-    "decode_responses": _to_bool,
-    "protocol": int,
 }
 
 

@@ -6,18 +6,42 @@ Test modules load them with `pytest_plugins = ("faultfixtures",)`.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import signal
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from faultkit import PEER, TEST_LIMIT
+from faultkit import EXPRESS, PEER, TEST_LIMIT
 from faultproxy import FaultProxy
 from servers import RedisServer
 
 
 class Overdue(BaseException):
     """A test ran longer than TEST_LIMIT."""
+
+
+@pytest.fixture
+def express_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """express_after(n): clients and managers made from now on get a loop's express connection with
+    its n-th lone command in a row."""
+    from arshai_native import _core
+    from arshai_native.memory import _manager
+    from arshai_native.redis import _engine
+
+    def set_it(after: int) -> None:
+        engine = functools.partial(_core.RedisEngine, express_after=after)
+        monkeypatch.setattr(_engine, "EXPRESS_AFTER", after)
+        monkeypatch.setattr(_manager, "_core", types.SimpleNamespace(RedisEngine=engine))
+
+    return set_it
+
+
+@pytest.fixture(autouse=EXPRESS)
+def express_mode(request: pytest.FixtureRequest) -> None:
+    if EXPRESS:
+        request.getfixturevalue("express_after")(1)
 
 
 @pytest.fixture(scope="session")

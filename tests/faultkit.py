@@ -2,6 +2,9 @@
 
 ARN_TEST_PEER=1 runs the same tests against redis.asyncio.Redis, which proves that the tests expect
 what redis-py does; `better` marks those that ask for more than it does.
+
+ARN_TEST_EXPRESS=1 runs them with an express connection from each loop's first lone command on, so
+that what usually meets the io thread's connections meets those that the loop drives.
 """
 
 from __future__ import annotations
@@ -24,9 +27,15 @@ from servers import free_port as free_port
 from servers import raw_command as raw_command
 
 PEER = os.environ.get("ARN_TEST_PEER") == "1"
+EXPRESS = os.environ.get("ARN_TEST_EXPRESS") == "1"
+# How many connections a client may have after a few small commands of one loop.
+ONE = 1 + EXPRESS
 TEST_LIMIT = 90  # seconds for one test before it is interrupted
 
 better = pytest.mark.xfail(PEER, reason="more than redis-py does", strict=True)
+lanes_only = pytest.mark.skipif(
+    EXPRESS, reason="the fault, or what is counted, is that of the only connection"
+)
 
 
 def run(
@@ -60,6 +69,24 @@ async def until(test: Callable[[], Any], limit: float = 15) -> Any:
     return answer
 
 
+def stats_of(client: Any) -> dict[str, int]:
+    """The counters of a client's engine."""
+    return client.connection_pool._native.engine.stats()
+
+
+async def express(client: Any, key: str = "express") -> None:
+    """Sends lone commands until the running loop has a connection of its own for them."""
+    await client.client_getname()  # over the lane: afterwards there is one
+    for n in range(5000):
+        await client.set(key, n)
+        stats = stats_of(client)
+        # not one that is still being set up
+        if stats["connections"] == 2 and stats["dedicated"] == 0:
+            return
+        await asyncio.sleep(0)
+    raise AssertionError(stats)
+
+
 def value_of(key: str, size: int | None = None) -> bytes:
     """The value that belongs to a key and to no other, so that an exchanged reply is noticed.
 
@@ -79,6 +106,8 @@ def child(code: str, *args: object, limit: float = 40) -> subprocess.CompletedPr
     """
     package = "redis.asyncio" if PEER else "arshai_native.redis"
     prelude = f"import asyncio, gc, os, sys, time\nfrom {package} import Redis\n"
+    if EXPRESS:
+        prelude += f"import {package}._engine as e\ne.EXPRESS_AFTER = 1\ndel e\n"
     with tempfile.TemporaryDirectory(prefix="arn-child-") as folder:
         script = Path(folder, "script.py")  # a file: multiprocessing's spawn imports it again
         script.write_text(prelude + textwrap.dedent(code))

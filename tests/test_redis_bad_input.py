@@ -124,12 +124,25 @@ def test_credentials_in_url(own_server, client_class):
     run(main)
 
 
+OUT_OF_RANGE = "^DB index is out of range$"
+
+
 def test_wrong_database(server, connect):
     async def main():
         async with connect(server, db=99) as client:
             for _ in range(2):
-                with pytest.raises(errors.ResponseError, match="DB index is out of range"):
+                with pytest.raises(errors.ResponseError, match=OUT_OF_RANGE):
                     await client.get("k")
+            for transaction in (True, False):
+                with pytest.raises(errors.ResponseError, match=OUT_OF_RANGE):
+                    await client.pipeline(transaction=transaction).get("k").execute()
+            with pytest.raises(errors.ResponseError, match=OUT_OF_RANGE):
+                async with client.pipeline() as pipe:
+                    await pipe.watch("k")
+            with pytest.raises(errors.ResponseError, match=OUT_OF_RANGE):
+                await client.client().get("k")
+            with pytest.raises(errors.ResponseError, match=OUT_OF_RANGE):
+                await client.blpop("k", 1)
         async with connect(server, db=15) as client:
             assert await client.set("k", "fifteen")
         async with connect(server, db=0) as client:

@@ -64,8 +64,8 @@ async def alone(get):
 """
 
 
-def script(code, *args, says="", code_of_exit=0):
-    done = child(COMMON + textwrap.dedent(code), *args)
+def script(code, *args, says="", code_of_exit=0, common=""):
+    done = child(COMMON + common + textwrap.dedent(code), *args)
     assert done.returncode == code_of_exit, done.stdout + done.stderr
     assert says in done.stdout
     return done

@@ -65,6 +65,7 @@ def test_while_nothing_accepts(proxy, connect):
             await cancelled(task)
             proxy.silence(False)
             proxy.drop_all()
+            await asyncio.sleep(0.1)  # until the client has seen it
             await check_in_step(client)
 
     run(main)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import redis.exceptions as errors
-from faultkit import PEER, free_port, run, until, value_of, wait_until
+from faultkit import EXPRESS, PEER, free_port, lanes_only, run, until, value_of, wait_until
 from faultproxy import FaultProxy, cut, drop_after, drop_before, inject, stall
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff, ExponentialBackoff, NoBackoff
@@ -27,7 +27,7 @@ def test_connect_timeout_in_the_handshake(proxy, connect, kind):
             start = time.monotonic()
             with pytest.raises(errors.TimeoutError):
                 await client.get("k")
-            assert time.monotonic() - start < 20
+            assert time.monotonic() - start < 5
             proxy.silence(False)
             await check_in_step(client)
 
@@ -54,13 +54,14 @@ def test_connect_timeout_when_nothing_accepts(connect):
                 start = time.monotonic()
                 with pytest.raises(errors.TimeoutError):
                     await client.get("k")
-                assert time.monotonic() - start < 20
+                assert time.monotonic() - start < 5
 
         run(main)
         for filler in fillers:
             filler.close()
 
 
+@lanes_only
 def test_handshake_cut(proxy, connect, server):
     """The connection breaks, or garbage comes, while it is being set up; the next attempt works."""
 
@@ -285,7 +286,7 @@ def test_health_check_finds_a_dead_connection(proxy, connect):
             await asyncio.sleep(1.3)
             proxy.on("PING", drop_before())
             assert await client.get("k") == b"v"
-            assert proxy.accepted == 2
+            assert 2 <= proxy.accepted <= 2 + 2 * EXPRESS
 
     run(main)
 
@@ -320,6 +321,7 @@ def test_bad_client_name(server, connect):
     run(main)
 
 
+@lanes_only
 def test_lib_name(proxy, connect):
     async def main():
         async with connect(proxy, lib_name="a-lib", lib_version="9.9") as client:

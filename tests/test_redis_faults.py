@@ -8,7 +8,7 @@ import time
 
 import pytest
 import redis.exceptions as errors
-from faultkit import PEER, better, free_port, raw_command, run, until, value_of
+from faultkit import ONE, PEER, better, free_port, raw_command, run, until, value_of
 from faultproxy import (
     cut,
     delay,
@@ -237,10 +237,11 @@ def test_a_reply_that_never_comes(proxy, connect, kind):
     async def main():
         async with connect(proxy, socket_timeout=0.4) as client:
             await check_in_step(client)
-            start = time.monotonic()
-            with pytest.raises(errors.TimeoutError):
-                await client.get("slow")
-            assert time.monotonic() - start < 20
+            for attempt in (client.get("slow"), client.blpop("l", 60)):
+                start = time.monotonic()
+                with pytest.raises(errors.TimeoutError):
+                    await attempt
+                assert 0.3 < time.monotonic() - start < 5
             await check_in_step(client)
             fault.release()
             await check_in_step(client)
@@ -272,7 +273,7 @@ def test_late_but_in_time(proxy, connect):
             assert await client.get("k") == b"v"
 
     run(main)
-    assert proxy.accepted == 1
+    assert proxy.accepted <= ONE
 
 
 def test_byte_by_byte(proxy, connect, kind):
@@ -405,6 +406,10 @@ def test_more_replies_than_commands(proxy, connect, raw, kind):
     run(main, kind)
 
 
+# redis-py, too, finds it out as often as it reads before it writes
+FULL = None if PEER else r"^max number of clients reached$"
+
+
 def test_maxclients(own_server, connect):
     server = own_server("--maxclients", "4")
     others = [socket.create_connection((server.host, server.port)) for _ in range(4)]
@@ -413,10 +418,15 @@ def test_maxclients(own_server, connect):
             assert raw_command(other, "PING") == b"+PONG\r\n"
 
         async def main():
-            async with connect(server) as client:
-                for _ in range(2):
-                    with pytest.raises(errors.ConnectionError):
+            for options in ({}, {"client_name": "n"}, {"db": 1}, {"lib_name": None}):
+                async with connect(server, **options) as client:
+                    with pytest.raises(errors.ConnectionError, match=FULL):
                         await client.get("k")
+                    with pytest.raises(errors.ConnectionError, match=FULL):
+                        await client.pipeline().get("k").execute()
+                    with pytest.raises(errors.ConnectionError, match=FULL):
+                        await client.blpop("l", 1)
+            async with connect(server) as client:
                 for other in others[:3]:
                     other.close()
                 await until(lambda: len(server.clients()) <= 1)

@@ -6,7 +6,7 @@ import threading
 import warnings
 
 import pytest
-from faultkit import PEER, run, until, value_of, wait_until
+from faultkit import PEER, express, run, until, value_of, wait_until
 from faultproxy import delay, split, stall
 from test_redis_faults import check_in_step
 
@@ -129,7 +129,7 @@ def test_cancelled_by_the_end_of_run(proxy, connect, kind):
 
 def unfinished(loop, client, proxy, count=20):
     """Starts commands in a loop that will not be around for their replies; the tasks."""
-    fault = proxy.on("GET", stall())
+    fault = proxy.on("GET", stall(), times=None)
     tasks = []
 
     async def begin():
@@ -139,7 +139,7 @@ def unfinished(loop, client, proxy, count=20):
 
     loop.run_until_complete(begin())
     assert not any(task.done() for task in tasks)
-    return fault, tasks
+    return tasks
 
 
 def quietly_close(loop):
@@ -156,13 +156,13 @@ def test_loop_closed_with_commands_in_flight(proxy, connect, kind, before):
     )  # fmt: skip
     for _ in range(3):
         loop = factory()
-        fault, tasks = unfinished(loop, client, proxy)
+        tasks = unfinished(loop, client, proxy)
         if not before:
             # the replies are there and wait for a loop that never runs again
-            fault.release()
+            proxy.clear()
             wait_until(lambda: False, 0.2)
         quietly_close(loop)
-        fault.release()
+        proxy.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for task in tasks:
@@ -214,8 +214,8 @@ def test_loop_stopped_and_resumed(proxy, connect, kind):
         asyncio.new_event_loop
     )  # fmt: skip
     loop = factory()
-    fault, tasks = unfinished(loop, client, proxy)
-    fault.release()
+    tasks = unfinished(loop, client, proxy)
+    proxy.clear()
     wait_until(lambda: False, 0.2)
     assert loop.run_until_complete(asyncio.gather(*tasks)) == [b"v"] * len(tasks)
     loop.run_until_complete(client.aclose())
@@ -319,17 +319,6 @@ def test_closed_by_another_thread(server, connect, kind):
     in_threads(worker, closer)
     assert seen["done"] > 0
     run(client.aclose)
-
-
-async def express(client):
-    """Sends lone commands until the loop has its own connection for them."""
-    stats = client.connection_pool._native.engine.stats
-    for n in range(1000):
-        await client.set("lone", n)
-        if stats()["connections"] == 2:
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(stats())
 
 
 def test_lone_commands_give_others_their_turn(server, connect, kind):

@@ -7,12 +7,12 @@ import random
 import pytest
 import redis.asyncio as peer
 import redis.exceptions as errors
-from faultkit import run
+from faultkit import run, until
+from redis import backoff as backoffs
 from redis.asyncio.retry import Retry
 
 import arshai_native.redis as native
 from arshai_native.redis._retry import RetryRules
-from redis import backoff as backoffs
 
 pytest_plugins = ("faultfixtures",)
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -190,6 +190,10 @@ async def by_immediate(client):
         return await pipe.immediate_execute_command("GET", "k")
 
 
+async def by_blocking(client):
+    return await client.brpoplpush("a", "b", 5)
+
+
 WAYS = [by_command, by_callback, by_single, by_pipeline, by_immediate]
 
 
@@ -294,5 +298,56 @@ def test_retry_on_timeout(way):
         assert silent == 0
         await client.aclose()
         server.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("cls", [peer.Redis, native.Redis], ids=["redis-py", "native"])
+def test_cancelled_during_the_backoff(cls):
+    """It ends at once, and the command is not sent again."""
+    retry = Retry(backoffs.ConstantBackoff(0.5), 3)
+
+    async def one(way, cancel):
+        async with Server(1) as server:
+            client = cls(
+                host=server.host,
+                port=server.port,
+                retry=retry,
+                retry_on_error=[errors.ConnectionError],
+            )
+            task = asyncio.ensure_future(way(client))
+            assert await until(lambda: server.requests == 1)
+            await asyncio.sleep(0.02)
+            with pytest.raises(asyncio.CancelledError if cancel else TimeoutError):
+                if cancel:
+                    task.cancel()
+                    await task
+                else:
+                    await asyncio.wait_for(task, 0)
+            assert server.requests == 1
+            await asyncio.sleep(0.7)
+            assert server.requests == 1
+            assert await way(client) == b"DONE"
+            await client.aclose()
+
+    async def main():
+        ways = [*WAYS, by_blocking]
+        await asyncio.gather(*(one(way, cancel) for way in ways for cancel in (True, False)))
+
+    run(main)
+
+
+def test_closed_during_the_backoff():
+    """aclose() ends nobody's wait; the command connects again, as redis-py's does."""
+
+    async def main():
+        async with Server(1) as server:
+            client = native.Redis(host=server.host, port=server.port, **options(1))
+            client.set_retry(Retry(backoffs.ConstantBackoff(0.2), 1))
+            task = asyncio.ensure_future(client.get("k"))
+            assert await until(lambda: server.requests == 1)
+            await client.aclose()
+            assert await asyncio.wait_for(task, 5) == b"DONE"
+            await client.aclose()
 
     run(main)

@@ -239,9 +239,8 @@ def test_headers_are_listed_once():
 def reply_table():
     """(kind, usage, name of a command) for every entry of the table, as C spells it."""
     text = (SRC / "py/replies.c").read_text()
-    body = text[
-        text.index("} table[] = {") : text.index("static const struct", text.index("} table[] = {"))
-    ]
+    begin = text.index("} table[] = {")
+    body = text[begin : text.index("\n};", begin)]
     body = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
     rows = re.findall(r'\{\s*ARN_PY_REPLY_(\w+),\s*ARN_PY_USE_(\w+),\s*((?:"[^"]*"\s*)+)\}', body)
     assert len(rows) == body.count("ARN_PY_REPLY_")

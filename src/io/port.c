@@ -75,14 +75,19 @@ static void on_deferred(arn_deferred *d) {
     arn_port_unref(port);
 }
 
-void arn__port_post(arn_runtime *rt, arn_port *port, arn_op *op) {
+void arn_port_post(arn_port *port, arn_op *op) {
     op->next_done = NULL;
+    arn_port_ref(port);
+    hand_over(port, op, &op->next_done);
+    arn_port_unref(port);
+}
+
+void arn__port_post(arn_runtime *rt, arn_port *port, arn_op *op) {
     if (rt == NULL) {
-        arn_port_ref(port);
-        hand_over(port, op, &op->next_done);
-        arn_port_unref(port);
+        arn_port_post(port, op);
         return;
     }
+    op->next_done = NULL;
     *port->gathered_tail = op;
     port->gathered_tail = &op->next_done;
     if (!port->deferred.queued) {

@@ -32,6 +32,9 @@ arn_op *arn_port_wait(arn_port *port, int timeout_ms);
  * descriptor stays open until the last reference is gone. */
 void arn_port_close(arn_port *port);
 
+/* Any thread. Hands over a finished op at once, with the caller's reference on it. */
+void arn_port_post(arn_port *port, arn_op *op);
+
 /* io thread (rt != NULL: gathered until the turn's end), or any thread after the io thread has
  * stopped (rt == NULL: at once). Takes over the io thread's reference on the op. */
 void arn__port_post(arn_runtime *rt, arn_port *port, arn_op *op);

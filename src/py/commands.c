@@ -59,7 +59,8 @@ static int is_asked_directly(commands *self) {
 }
 
 static int is_native(commands *self) {
-    return self->target != NULL && !self->custom && is_asked_directly(self);
+    /* In this order: looking may run any code. */
+    return is_asked_directly(self) && self->target != NULL && !self->custom;
 }
 
 /* A command on its way: its arguments, and the engine or session it goes to, which is kept, as the

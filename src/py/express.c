@@ -96,6 +96,10 @@ static void schedule_spin(express *self) {
 
 static void close_express(express *self);
 
+static int is_usable(const express *self) {
+    return self->e != NULL && self->port->generation == arn_runtime_generation();
+}
+
 int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis_op *op) {
     arn_py_lone *lone = lone_of(port, engine);
     express *self = lone == NULL ? NULL : lone->express;
@@ -126,46 +130,54 @@ int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis
 }
 
 /* The connection's end: no reader, no descriptor, no lone request's any more. An exception that is
- * set stays set. */
-static void close_express(express *self) {
+ * set stays set. watched: the loop may still hold the reader callback. */
+static void end_express(express *self, int watched) {
     arn_redis_express *e = self->e;
     arn_py_loop_port *port = self->port;
     arn_py_lone *lone;
-    PyObject *error;
 
     if (e == NULL)
         return;
-    error = PyErr_Occurred() != NULL ? arn_py_take_error() : NULL;
     self->e = NULL;
     self->port = NULL;
     for (lone = port->lones; lone != NULL; lone = lone->next)
         if (lone->express == self)
             lone->express = NULL;
     Py_CLEAR(self->ready);
-    if (port->loop != NULL) {
+    if (watched && port->loop != NULL) {
+        PyObject *error = PyErr_Occurred() != NULL ? arn_py_take_error() : NULL;
         PyObject *r =
             PyObject_CallMethod(port->loop, "remove_reader", "i", arn_redis_express_fd(e));
         if (r == NULL)
             arn_py_ignore_error(); /* the loop is closed: nothing watches */
         Py_XDECREF(r);
+        if (error != NULL) {
+            arn_py_raise(error);
+            Py_DECREF(error);
+        }
     }
     arn_redis_express_free(e);
     Py_DECREF(port);
-    if (error != NULL) {
-        arn_py_raise(error);
-        Py_DECREF(error);
-    }
 }
 
-/* The end without telling anybody: the op under way comes to nobody. */
+static void close_express(express *self) {
+    end_express(self, 1);
+}
+
+/* Nobody holds the reader callback any more: the loop has been closed, or it is uvloop and has seen
+ * an error of the socket, of which it tells nobody. What is under way ends as if the io thread had
+ * posted it, from a turn of the loop of its own. */
 static void drop_express(express *self) {
     arn_redis_op *op;
 
     if (self->e == NULL)
         return;
     op = arn_redis_express_op(self->e);
-    arn_redis_express_fail(self->e, ARN_ECLOSED, NULL);
-    if (op != NULL) {
+    arn_redis_express_fail(self->e, ARN_ECONN, "Connection closed by server.");
+    if (op != NULL && is_usable(self) && self->port->port != NULL) {
+        arn_op_set_port(&op->base, self->port->port);
+        arn_port_post(self->port->port, &op->base);
+    } else if (op != NULL) {
         PyObject *owner = op->base.owner;
         arn_queue_remove(&op->base.live);
         op->base.owner = NULL;
@@ -174,7 +186,7 @@ static void drop_express(express *self) {
         Py_XDECREF(owner);
         arn_op_unref(&op->base);
     }
-    close_express(self);
+    end_express(self, 0);
 }
 
 /* Ends the op under way with the status, and the connection. */
@@ -215,10 +227,6 @@ static int take_reply(express *self, uint64_t spin_ns) {
         close_express(self);
     Py_DECREF(self);
     return r < 0 ? -1 : done;
-}
-
-static int is_usable(const express *self) {
-    return self->e != NULL && self->port->generation == arn_runtime_generation();
 }
 
 /* The loop's reader callback. */
