@@ -359,6 +359,12 @@ void arn__stream_flush(arn_stream *s) {
         s->writing = 1;
 }
 
+size_t arn__stream_untold(const arn_stream *s) {
+    size_t left = s->writing ? uv_stream_get_write_queue_size(&s->u.stream) : s->sent;
+
+    return s->writing && left < s->sent ? s->sent - left : 0;
+}
+
 /* ---- connecting ---- */
 
 /* The handle has a socket from now on: a child forked meanwhile must not keep it. */

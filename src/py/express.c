@@ -339,19 +339,23 @@ int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
     return r == NULL ? -1 : 0;
 }
 
+void arn_py_express_give_up(arn_py_engine *engine, arn_py_loop_port *port) {
+    arn_py_lone *lone = find_lone(port, engine);
+
+    if (lone == NULL || lone->express == NULL)
+        return;
+    /* Of a forked child's parent the descriptors are closed, and perhaps others' by now. */
+    if (port->generation == arn_runtime_generation())
+        arn_redis_express_shutdown(lone->express->e);
+    lone->express = NULL;
+}
+
 void arn_py_express_shutdown(arn_py_engine *engine) {
     arn_py_loop_port *port;
 
     engine->epoch++;
-    for (port = engine->st->ports; port != NULL; port = port->next) {
-        arn_py_lone *lone = find_lone(port, engine);
-        if (lone == NULL || lone->express == NULL)
-            continue;
-        /* Of a forked child's parent the descriptors are closed, and perhaps others' by now. */
-        if (port->generation == arn_runtime_generation())
-            arn_redis_express_shutdown(lone->express->e);
-        lone->express = NULL;
-    }
+    for (port = engine->st->ports; port != NULL; port = port->next)
+        arn_py_express_give_up(engine, port);
 }
 
 void arn_py_express_forget_engine(arn_py_engine *engine) {

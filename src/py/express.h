@@ -12,6 +12,9 @@ int arn_py_express_send(arn_py_engine *engine, arn_py_loop_port *port, arn_redis
 /* The connection has come; takes over fd, also on failure (-1 with an exception set). */
 int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd);
 
+/* The command under way on the engine's connection of this loop was given up: ends that. */
+void arn_py_express_give_up(arn_py_engine *engine, arn_py_loop_port *port);
+
 /* Ends all of the engine's, on any thread; each loop cleans up when it notices. */
 void arn_py_express_shutdown(arn_py_engine *engine);
 

@@ -8,6 +8,9 @@
  * bundles of this size, so that it and the server work while the next tasks are woken. */
 #define FLUSH_EVERY 24
 
+/* So many bytes are work enough for the io thread to begin with. */
+#define FLUSH_BYTES (128u * 1024u)
+
 static void flush_pending(arn_py_loop_port *self) {
     arn_msg *first = self->pending;
     arn_msg *last = self->pending_last;
@@ -16,6 +19,7 @@ static void flush_pending(arn_py_loop_port *self) {
         return;
     self->pending = self->pending_last = NULL;
     self->pending_count = 0;
+    self->pending_bytes = 0;
     arn_runtime_submit(self->rt, first, last);
 }
 
@@ -23,6 +27,14 @@ static void flush_pending(arn_py_loop_port *self) {
  * process everything still works, and every op ends with ARN_ESHUTDOWN. */
 static int is_usable(const arn_py_loop_port *self) {
     return arn_runtime_generation() == self->generation;
+}
+
+void arn_py_flush_ports(arn_py_state *st) {
+    arn_py_loop_port *port;
+
+    for (port = st->ports; port != NULL; port = port->next)
+        if (is_usable(port))
+            flush_pending(port);
 }
 
 int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
@@ -145,7 +157,7 @@ int arn_py_port_complete(arn_py_loop_port *self, arn_op *op) {
     return r;
 }
 
-void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
+void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, size_t size, PyObject *owner) {
     int alone = arn_queue_empty(&self->live);
 
     arn_op_set_port(op, self->port);
@@ -157,7 +169,12 @@ void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
         self->pending_last->next = &op->msg;
     self->pending_last = &op->msg;
     self->pending_count++;
+    self->pending_bytes += size;
+    if (self->pending_bytes >= FLUSH_BYTES)
+        flush_pending(self);
 
+    if (self->pending == NULL)
+        return;
     if (self->draining && (self->pending_count > 1 || !arn_py_port_is_nested(self))) {
         if (self->pending_count >= FLUSH_EVERY)
             flush_pending(self);
@@ -192,8 +209,14 @@ static PyObject *flush_method(PyObject *op, PyObject *ignored) {
 static void drop_todo(arn_py_loop_port *self) {
     while (self->todo != NULL) {
         arn_op *done = self->todo;
+        PyObject *owner = done->owner;
         self->todo = done->next_done;
+        arn_queue_remove(&done->live);
+        done->owner = NULL;
+        if (owner != NULL)
+            ((arn_py_request *)owner)->op = NULL;
         arn_op_unref(done);
+        Py_XDECREF(owner);
     }
 }
 

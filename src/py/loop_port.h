@@ -18,6 +18,7 @@ typedef struct arn_py_loop_port {
     arn_msg *pending; /* ops of this tick, not yet with the io thread */
     arn_msg *pending_last;
     unsigned pending_count;
+    size_t pending_bytes;
     arn_op *todo;              /* taken, not yet completed */
     struct arn_py_lone *lones; /* express.c's: one for each engine with lone requests here */
     unsigned generation;       /* of the process it was made in */
@@ -35,9 +36,13 @@ typedef struct arn_py_loop_port {
  * NULL with an exception set, e.g. when no loop runs. */
 arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt);
 
-/* Submits op; the port takes over the caller's reference on `owner` (a Request) until the op is
- * drained or forgotten. */
-void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+/* Submits op, which is of so many bytes; the port takes over the caller's reference on `owner` (a
+ * Request) until the op is drained or forgotten. */
+void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, size_t size, PyObject *owner);
+
+/* Sends off what any port still gathers: its loop's thread, or another that waits for it, is about
+ * to block. */
+void arn_py_flush_ports(arn_py_state *st);
 
 /* For an op that is under way by other means than the io thread: it is live, with its owner, until
  * arn_py_port_complete(). */

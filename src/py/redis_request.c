@@ -16,11 +16,11 @@ static PyObject *convert_lease(arn_py_request *req, arn_op *op, double *again);
 static arn_op *make_lease_op(arn_py_request *req);
 
 static int send_alone(arn_py_request *req, arn_op *op);
-static int forget(arn_op *op);
+static int forget(arn_py_request *req, arn_op *op);
 static arn_op *make_express_op(arn_py_request *req);
 static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again);
 
-static void submitting(arn_op *op);
+static size_t submitting(arn_op *op);
 
 static const arn_py_request_class command_class = {
     "Redis.execute_command", make_op, convert, submitting, send_alone, forget};
@@ -93,9 +93,11 @@ static int may_pack(const arn_py_target *target, size_t size, pack_when when, ar
     if (client == NULL)
         return -1;
     if (when == PACK_AHEAD)
-        return arn_redis_has_room(client, size);
+        return arn_redis_has_room(client, size) && !arn_redis_is_full(client, size);
     if (target->session != NULL || !arn_redis_is_full(client, size))
         return 1;
+    /* What fills the client may itself wait for the caller's loop to come round. */
+    arn_py_flush_ports(target->engine->st);
     *gate = arn_redis_gate_new(client, size);
     if (*gate != NULL)
         return 0;
@@ -263,8 +265,11 @@ static arn_op *make_op(arn_py_request *req) {
     return set_op(req, op);
 }
 
-static void submitting(arn_op *op) {
-    arn_redis_op_submitted(ARN_CONTAINER_OF(op, arn_redis_op, base));
+static size_t submitting(arn_op *base) {
+    arn_redis_op *op = ARN_CONTAINER_OF(base, arn_redis_op, base);
+
+    arn_redis_op_submitted(op);
+    return op->len;
 }
 
 static void set_reply(arn_py_request *req, const arn_py_reply_spec *reply) {
@@ -452,8 +457,13 @@ static int send_alone(arn_py_request *req, arn_op *op) {
     return arn_py_express_send((arn_py_engine *)req->client, req->port, command);
 }
 
-static int forget(arn_op *op) {
-    return ARN_CONTAINER_OF(op, arn_redis_op, base)->express;
+/* The connection of a command that was given up may be dead: it is not used again. */
+static int forget(arn_py_request *req, arn_op *op) {
+    if (!ARN_CONTAINER_OF(op, arn_redis_op, base)->express)
+        return 0;
+    if (req->client != NULL && req->port != NULL) /* not cleared by the garbage collector */
+        arn_py_express_give_up((arn_py_engine *)req->client, req->port);
+    return 1;
 }
 
 static arn_op *make_express_op(arn_py_request *req) {
@@ -486,7 +496,7 @@ arn_py_request *arn_py_express_request(arn_py_engine *engine) {
 
 /* Submits the op and waits for it. 0, or -1 with an exception set (a signal's). The op is the
  * caller's again on success; on failure it is gone. */
-static int wait_for_op(arn_redis_op *command) {
+static int wait_for_op(arn_py_state *st, arn_redis_op *command) {
     arn_runtime *rt = arn_redis_client_runtime(command->client);
     arn_op *op = &command->base;
     int status;
@@ -500,7 +510,8 @@ static int wait_for_op(arn_redis_op *command) {
         return -1;
     }
     arn_op_set_port(op, port);
-    arn_op_ref(op); /* to cancel it; the other reference goes with the submission */
+    arn_op_ref(op);         /* to cancel it; the other reference goes with the submission */
+    arn_py_flush_ports(st); /* in the order in which they were made */
     arn_redis_op_submitted(command);
     arn_runtime_submit(rt, &op->msg, &op->msg);
     while (done == NULL && !signalled) {
@@ -548,7 +559,7 @@ static PyObject *call(arn_py_engine *engine, int (*pack)(void *what, arn_redis_o
         int gated = pack(what, &op) == 0;
         int status;
 
-        if (op == NULL || wait_for_op(op) < 0)
+        if (op == NULL || wait_for_op(engine->st, op) < 0)
             return NULL;
         status = op->base.status;
         result = gated && status == ARN_OK ? NULL : reply_of(&engine->codec, &op->base, reply);

@@ -112,12 +112,11 @@ static int submit(arn_py_request *self) {
             goto fail;
         Py_XSETREF(self->port, (arn_py_loop_port *)Py_NewRef((PyObject *)port));
     }
-    self->cls->submitting(op);
     if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
         self->cls->send_alone(self, op))
         arn_py_port_adopt(self->port, op, Py_NewRef((PyObject *)self));
     else
-        arn_py_port_submit(self->port, op, Py_NewRef((PyObject *)self));
+        arn_py_port_submit(self->port, op, self->cls->submitting(op), Py_NewRef((PyObject *)self));
     return 0;
 
 fail:
@@ -137,7 +136,8 @@ int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port) {
 }
 
 static void take_back(arn_py_request *self, arn_op *op) {
-    if ((self->cls->forget == NULL || !self->cls->forget(op)) && arn_runtime_current() == self->rt)
+    if ((self->cls->forget == NULL || !self->cls->forget(self, op)) &&
+        arn_runtime_current() == self->rt)
         arn_op_cancel(self->rt, op);
 }
 

@@ -22,13 +22,13 @@ typedef struct arn_py_request_class {
     /* The op has ended. A new reference to the result; NULL with an exception set; or Py_None with
      * *again >= 0: make another op after so many seconds. */
     PyObject *(*convert)(arn_py_request *req, arn_op *op, double *again);
-    /* The op is about to be sent, one way or the other. */
-    void (*submitting)(arn_op *op);
+    /* The op is about to go to the io thread; how many bytes it is. */
+    size_t (*submitting)(arn_op *op);
     /* May be NULL. Nothing else is under way on the port: 1 if the op was sent without the io
      * thread, 0 if it was not. */
     int (*send_alone)(arn_py_request *req, arn_op *op);
     /* May be NULL. The request no longer wants the op: 1 if the io thread need not know. */
-    int (*forget)(arn_op *op);
+    int (*forget)(arn_py_request *req, arn_op *op);
 } arn_py_request_class;
 
 typedef enum arn_py_request_state {

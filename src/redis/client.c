@@ -97,6 +97,11 @@ static uint64_t queued(const arn_redis_client *client, int large) {
     return atomic_load_explicit(&client->queued_bytes[large], memory_order_relaxed);
 }
 
+int arn__redis_client_has_large(const arn_redis_client *client) {
+    /* In this order: it is given up before it is no longer queued. */
+    return queued(client, ARN_REDIS_LANE_LARGE) > 0 || arn__redis_client_has_given_up(client);
+}
+
 static int is_large(const arn_redis_client *client, size_t len) {
     return len > client->config.large_bytes ? ARN_REDIS_LANE_LARGE : ARN_REDIS_LANE_SMALL;
 }
@@ -136,12 +141,11 @@ static void cancel_op(arn_op *base) {
     arn_redis_op *op = ARN_CONTAINER_OF(base, arn_redis_op, base);
 
     if (base->state == ARN_OP_SENT) {
-        /* Only a connection of its own can be given up for it; elsewhere the reply is awaited and
-         * thrown away. */
-        if (op->conn != NULL &&
-            (op->route == ARN_REDIS_EXCLUSIVE || op->route == ARN_REDIS_DISCARD))
+        if (op->conn != NULL && op->route == ARN_REDIS_SHARED)
+            arn__redis_conn_give_up(op->conn, op);
+        else if (op->conn != NULL && op->route != ARN_REDIS_SESSION)
             arn__redis_conn_end(op->conn, ARN_ECANCELED, NULL);
-        return;
+        return; /* a session's reply is awaited and thrown away */
     }
     if (arn_queue_empty(&base->node))
         return; /* not yet started: run_op will see the flag */
@@ -172,6 +176,8 @@ arn_redis_op *arn_redis_op_new(arn_redis_client *client, arn_redis_route route, 
     op->lanes_only = 0;
     op->large = is_large(client, len);
     op->noted = 0;
+    op->given_up = 0;
+    op->ends_at = 0;
     op->submitted = 0;
     op->ended = 0;
     op->payload.data = NULL;
@@ -411,7 +417,7 @@ static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
         }
         return ARN_REDIS_LANE_LARGE;
     }
-    if (is_large_key(client, op->key_hash))
+    if (is_large_key(client, op->key_hash) || arn__redis_client_has_given_up(client))
         return ARN_REDIS_LANE_LARGE;
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&

@@ -7,8 +7,8 @@
  * Routing. Small commands share lane 0. Requests above config.large_bytes, and commands on a key
  * whose value lately was that large, share lane 1, so that nothing small waits behind megabytes.
  * Commands that do not wait for one another may therefore run in another order, as over the
- * connections of a pool; but none overtakes a large request for its own key, which may be one that
- * its caller has given up.
+ * connections of a pool; but none overtakes a large request for its own key, and none at all a
+ * large request that its caller has given up, lest an old value replace a new one.
  * Commands that block the server's side of the connection or change its state get a dedicated
  * connection, at most config.max_dedicated at a time; further ones wait for one.
  */
@@ -69,10 +69,12 @@ struct arn_redis_op {
     uint32_t replies;            /* expected: 1, or the commands of a pipeline */
     uint32_t got;                /* io thread */
     struct arn_redis_conn *conn; /* io thread: whose queues it is in */
+    uint64_t ends_at;            /* io thread, SENT: offset in the connection's requests */
     int express;    /* under way on an express connection: the io thread does not know it */
     int lanes_only; /* not for express connections: it is about the connection itself */
     int large;      /* of more than config.large_bytes; a GATE: for one that is */
     int noted;      /* io thread: as a large one for its key */
+    int given_up;   /* io thread: counted in client->given_up */
     int submitted;  /* arn_redis_op_submitted() was called */
     int ended;      /* no longer under way */
     /* A large argument that is not copied: it belongs at payload_at of the request. Whoever sets

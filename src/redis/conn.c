@@ -12,6 +12,11 @@
 /* Requests up to this size are copied side by side; larger ones are written from the op. */
 #define COPY_MAX 4096u
 
+/* A caller gives a command up, and its lane has answered nothing for so long: it may be dead, so
+ * the next commands get a fresh one. Servers nearby answer much sooner; a false alarm costs one
+ * connection more. */
+#define SILENCE_MS 100u
+
 /* Between attempts at a server that refuses: long enough not to hammer it, short enough that a
  * command which finds it down fails soon. */
 #define BACKOFF_FIRST_MS 8u
@@ -32,6 +37,8 @@ static uint64_t now_of(const arn_redis_conn *conn) {
 static void drop_op(arn_redis_op *op, int status, const char *message) {
     arn_queue_remove(&op->base.node);
     op->conn = NULL;
+    if (op->given_up)
+        atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed);
     if (op->base.posted) {
         arn_op_unref(&op->base);
         return;
@@ -55,6 +62,7 @@ static void close_stream(arn_redis_conn *conn) {
     arn__redis_reader_free(conn->reader);
     conn->reader = NULL;
     conn->unsent = 0;
+    conn->appended = 0;
     conn->connect_by = 0;
     conn->was_ready = 0;
     conn->state = ARN_REDIS_IDLE;
@@ -199,6 +207,70 @@ static arn_redis_op *first_alive(arn_queue *queue) {
     return NULL;
 }
 
+/* If an op that was finished early is not wholly with the kernel, and nothing that somebody waits
+ * for is there even in part: cuts the connection and returns 1. */
+static int cut(arn_redis_conn *conn) {
+    uint64_t taken;
+    arn_redis_op *op;
+    arn_queue *node;
+
+    if (conn->state != ARN_REDIS_READY || conn->unsent == 0)
+        return 0;
+    taken = conn->appended - conn->unsent + arn__stream_untold(conn->stream);
+    op = first_alive(&conn->sent);
+    if (op != NULL && op->ends_at - op->len < taken)
+        return 0;
+    for (node = conn->sent.prev; node != &conn->sent; node = node->prev) {
+        if (op_of(node)->ends_at <= taken)
+            return 0;
+        if (op_of(node)->base.posted)
+            break;
+    }
+    if (node == &conn->sent)
+        return 0;
+
+    for (node = conn->sent.prev; node != &conn->sent;) {
+        op = op_of(node);
+        node = node->prev;
+        if (op->base.posted)
+            continue;
+        arn_queue_remove(&op->base.node);
+        arn_queue_push_front(&conn->queued, &op->base.node);
+        op->base.state = ARN_OP_QUEUED;
+    }
+    drop_all(&conn->sent, ARN_ECANCELED, NULL);
+    close_stream(conn);
+    uv_timer_stop(conn->timer);
+    if (!arn_queue_empty(&conn->queued)) {
+        atomic_fetch_add_explicit(&conn->client->stats.reconnects, 1, memory_order_relaxed);
+        arn__redis_conn_start(conn);
+    }
+    return 1;
+}
+
+/* 1 if nobody waited for a reply on the connection, a lane's former one: it is gone. */
+static int end_if_unwanted(arn_redis_conn *conn) {
+    if (conn->role != ARN_REDIS_RETIRED || first_alive(&conn->sent) != NULL)
+        return 0;
+    arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
+    return 1;
+}
+
+void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
+    uint64_t alive = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
+
+    /* Before it is finished: an express connection looks for the one count or the other. */
+    if (op->large) {
+        op->given_up = 1;
+        atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed);
+    }
+    arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
+    if (conn->role == ARN_REDIS_LANE && !cut(conn) && conn->unsent == 0 &&
+        now_of(conn) - alive >= SILENCE_MS)
+        arn__redis_client_retire(conn);
+    end_if_unwanted(conn);
+}
+
 static void on_timer(uv_timer_t *timer) {
     arn_redis_conn *conn = timer->data;
     uint64_t now = now_of(conn);
@@ -222,17 +294,16 @@ static void on_timer(uv_timer_t *timer) {
     expire(conn, &conn->queued, now);
     late = expire(conn, &conn->sent, now);
     if (conn->role == ARN_REDIS_LANE) {
+        if (late && cut(conn))
+            return;
         if (late)
             arn__redis_client_retire(conn);
     } else if (late && conn->role == ARN_REDIS_DEDICATED) {
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
         return;
     }
-    if (conn->role == ARN_REDIS_RETIRED && first_alive(&conn->sent) == NULL) {
-        arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
-        return;
-    }
-    arm(conn);
+    if (!end_if_unwanted(conn))
+        arm(conn);
 }
 
 static void arm_at(arn_redis_conn *conn, uint64_t at) {
@@ -342,12 +413,10 @@ static int read_op_reply(arn_redis_conn *conn) {
 }
 
 static void after_replies(arn_redis_conn *conn) {
-    if (!arn_queue_empty(&conn->sent) || conn->state != ARN_REDIS_READY)
+    if (conn->state != ARN_REDIS_READY || end_if_unwanted(conn) || !arn_queue_empty(&conn->sent))
         return;
     arm(conn); /* what is still queued may be overdue first */
-    if (conn->role == ARN_REDIS_RETIRED)
-        arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
-    else if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued))
+    if (conn->role == ARN_REDIS_DEDICATED && arn_queue_empty(&conn->queued))
         arn__redis_client_unused(conn);
 }
 
@@ -486,6 +555,10 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
         if (op->route == ARN_REDIS_DISCARD)
             conn->discard = 1;
         conn->unsent += op->len;
+        conn->appended += op->len;
+        op->ends_at = conn->appended;
+        if (arn_queue_empty(&conn->sent))
+            conn->sent_since = now_of(conn);
         op->base.state = ARN_OP_SENT;
         arn_queue_remove(&op->base.node);
         arn_queue_push(&conn->sent, &op->base.node);

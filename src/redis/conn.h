@@ -6,7 +6,9 @@
  *   submit -> [queued] --append to the stream--> [sent] --reply--> finished
  *
  * An op in `sent` that was finished early (timed out, cancelled) stays there as a tombstone until
- * its reply has been read, so a late reply can never reach another op.
+ * its reply has been read, so a late reply can never reach another op. If it is not wholly with the
+ * kernel and nothing before it is wanted any more, the connection is cut instead: the server never
+ * sees all of the request, and what is behind it starts anew on the next connection.
  */
 #ifndef ARN_REDIS_CONN_H
 #define ARN_REDIS_CONN_H
@@ -47,6 +49,8 @@ typedef struct arn_redis_conn {
     arn_queue queued;
     arn_queue sent;
     size_t unsent;       /* bytes appended to the stream and not yet with the kernel */
+    uint64_t appended;   /* bytes of the requests of this stream so far */
+    uint64_t sent_since; /* loop time: when `sent` was last empty */
     uint64_t connect_by; /* loop time; 0: no limit */
     uint64_t last_read;  /* loop time */
     uint64_t bytes_in;   /* of this stream */
@@ -106,6 +110,9 @@ struct arn_redis_client {
      * freed, on whatever thread. A slot is shared by few keys of those in use. */
     _Atomic uint16_t large_under_way[1024];
 
+    /* Large requests in `sent` that were given up. Written by the io thread, read by any. */
+    _Atomic unsigned given_up;
+
     /* Any thread: bytes of ops that are made and not yet submitted, and that are under way. */
     _Atomic uint64_t made_bytes;
     _Atomic uint64_t queued_bytes[ARN_REDIS_LANES];
@@ -119,6 +126,10 @@ static inline uint64_t arn__redis_now(const arn_redis_client *client) {
     return uv_now(arn__runtime_loop(client->rt));
 }
 
+static inline int arn__redis_client_has_given_up(const arn_redis_client *client) {
+    return atomic_load_explicit(&client->given_up, memory_order_acquire) > 0;
+}
+
 /* conn.c */
 arn_redis_conn *arn__redis_conn_new(arn_redis_client *client, arn_redis_role role);
 /* Queues the op and does what can be done now: connect, write. */
@@ -127,6 +138,8 @@ void arn__redis_conn_submit(arn_redis_conn *conn, arn_redis_op *op);
 void arn__redis_conn_pump(arn_redis_conn *conn);
 /* Makes sure that there is a connection or an attempt at one. */
 void arn__redis_conn_start(arn_redis_conn *conn);
+/* The caller of an op in `sent` of a lane does not want it any more. */
+void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op);
 /* Ends everything with the status and frees the connection. */
 void arn__redis_conn_end(arn_redis_conn *conn, int status, const char *message);
 /* A value larger than config.large_bytes is on its way in. */
@@ -143,6 +156,8 @@ int arn__redis_setup_reply(arn_redis_conn *conn, uint32_t index, const arn_value
 
 /* client.c: what connections tell their client. */
 void arn__redis_op_uncount(arn_redis_op *op); /* it is no longer under way */
+/* Any thread: a large request is under way, or was given up and may still take effect. */
+int arn__redis_client_has_large(const arn_redis_client *client);
 /* Reads the op's next reply into its value (nowhere, when `late`) and counts it in op->got.
  * Results as arn__redis_reader_next(). */
 int arn__redis_op_read(arn_redis_op *op, arn_redis_reader *reader, int late);
@@ -150,7 +165,7 @@ void arn__redis_op_finish(arn_redis_op *op, int status, const char *message);
 void arn__redis_client_pump_later(arn_redis_conn *conn); /* at the end of this turn */
 void arn__redis_client_unused(arn_redis_conn *conn);     /* dedicated and nothing under way */
 void arn__redis_client_lost(arn_redis_conn *conn);       /* about to be freed: forget it */
-void arn__redis_client_retire(arn_redis_conn *conn);     /* lane with a late reply: replace it */
+void arn__redis_client_retire(arn_redis_conn *conn);     /* a lane that answers late: replace it */
 void arn__redis_client_wait_again(arn_redis_op *op);     /* first for a dedicated connection */
 /* After a reply of so many bytes: remembers large keys. */
 void arn__redis_client_note_size(arn_redis_op *op, size_t size);

@@ -105,6 +105,9 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     if (e->op != NULL || e->over || op->route != ARN_REDIS_SHARED || op->replies != 1 ||
         op->len > REQUEST_MAX)
         return 0;
+    /* Behind a large request of another loop's, which may just now be given up. */
+    if (arn__redis_client_has_large(e->client))
+        return 0;
     if (!is_alive(e) || (config->health_check_ms != 0 &&
                          (now - e->last_use) / 1000000u >= config->health_check_ms)) {
         e->over = 1;
@@ -123,6 +126,7 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     }
     e->op = op;
     op->express = 1;
+    arn__redis_op_uncount(op); /* in no lane, so in nobody's way */
     op->base.state = ARN_OP_SENT;
     e->last_use = now;
     e->deadline = op->base.timeout_ms != 0 ? now + op->base.timeout_ms * 1000000u : 0;
@@ -133,7 +137,6 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
 
 /* Nothing is posted: the caller has the op. */
 static void finish(arn_redis_express *e, int status, const char *message) {
-    arn__redis_op_uncount(e->op);
     arn__op_end(&e->op->base, status, message);
     e->op = NULL;
     e->deadline = 0;
