@@ -1,0 +1,182 @@
+/* Requests of the Redis client's lanes that their callers give up: what the server still sees of
+ * them, what comes behind them, and which connection it takes. */
+#include "arn.h"
+#include "fault_server.h"
+#include "redis/client.h"
+#include "redis_server.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* Both lanes are connected, and the server frozen. */
+static void freeze(arn_redis_client *client, const char *large) {
+    ASK(client, "PONG", "PING");
+    ASK(client, "OK", "SET", "warm", large);
+    assert_int_equal(STAT(client, connections), 2);
+    t_redis_freeze(&t_server);
+}
+
+/* So much that the rest does not fit into the sockets. */
+static void wait_until_full(arn_redis_client *client, long before) {
+    long out;
+
+    UNTIL(STAT(client, bytes_out) - before > 1 << 20);
+    do {
+        out = STAT(client, bytes_out);
+        usleep(20000);
+    } while (out != STAT(client, bytes_out));
+}
+
+/* What is given up and not yet all sent is never sent, and what is behind it is sent once, over the
+ * next connection. */
+static void cut(void **state) {
+    enum { COUNT_ALL = 300, GIVEN_UP = 250 }; /* 25 MB: more than the two sockets can hold */
+    arn_redis_client *client = t_client(t_server.port);
+    char *word = t_word(100 << 10), key[32];
+    arn_redis_op *ops[COUNT_ALL];
+    long out;
+    int i;
+
+    (void)state;
+    freeze(client, word);
+    out = STAT(client, bytes_out);
+    for (i = 0; i < COUNT_ALL; i++) {
+        snprintf(key, sizeof(key), "cut:%d", i);
+        ops[i] = t_start(i < GIVEN_UP ? OP(client, SHARED, "SET", key, word)
+                                      : OP(client, SHARED, "APPEND", "cut", word));
+    }
+    wait_until_full(client, out);
+    for (i = GIVEN_UP - 1; i >= 0; i--) { /* what was begun comes last: one cut is enough */
+        assert_int_equal(STAT(client, connects), 2);
+        arn_op_cancel(t_rt, &ops[i]->base);
+        NEXT(ops[i], ARN_ECANCELED, NULL);
+    }
+    UNTIL(STAT(client, connects) == 3);
+    t_redis_thaw(&t_server);
+    for (i = GIVEN_UP; i < COUNT_ALL; i++) {
+        snprintf(key, sizeof(key), ":%d", (i - GIVEN_UP + 1) * (100 << 10));
+        NEXT(ops[i], ARN_OK, key);
+    }
+    snprintf(key, sizeof(key), "cut:%d", GIVEN_UP - 1);
+    ASK(client, "nil", "GET", key);
+    assert_int_equal(STAT(client, connects), 3);
+    assert_int_equal(arn_redis_queued_bytes(client), 0);
+    ASK(client, "OK", "FLUSHALL");
+    free(word);
+    t_close(client);
+}
+
+/* The same for one that its time is up for. */
+static void cut_when_late(void **state) {
+    arn_redis_client *client = t_client(t_server.port);
+    char *large = t_word(30 << 20), *medium = t_word(100 << 10);
+    int pipelined;
+
+    (void)state;
+    for (pipelined = 0; pipelined < 2; pipelined++) {
+        arn_redis_op *late, *other;
+        long connects;
+        ASK(client, "OK", "SET", "late", "old");
+        freeze(client, medium);
+        connects = STAT(client, connects);
+        late = OP(client, SHARED, "APPEND", "late", large);
+        late->base.timeout_ms = 100;
+        t_start(late);
+        other = pipelined ? t_start(OP(client, SHARED, "APPEND", "late", "new")) : NULL;
+        NEXT(late, ARN_ETIMEDOUT, NULL);
+        t_redis_thaw(&t_server);
+        if (pipelined)
+            NEXT(other, ARN_OK, ":6");
+        ASK(client, pipelined ? "oldnew" : "old", "GET", "late");
+        assert_true(STAT(client, connects) >= connects + pipelined);
+    }
+    free(large);
+    free(medium);
+    t_close(client);
+}
+
+/* Where the connection has to go on for another's sake, so does the request that was given up, and
+ * nothing overtakes it, whatever its keys. */
+static void nothing_overtakes(void **state) {
+    enum { ROUNDS = 10 };
+    arn_redis_client *client = t_client(t_server.port);
+    char *large = t_word(20 << 20), *medium = t_word(100 << 10);
+    int round;
+
+    (void)state;
+    for (round = 0; round < ROUNDS; round++) {
+        arn_redis_op *kept, *given_up, *newer;
+        long out;
+        freeze(client, medium);
+        out = STAT(client, bytes_out);
+        kept = t_start(OP(client, SHARED, "SET", "kept", medium));
+        given_up = t_start(OP(client, SHARED, "MSET", "a", "old", "b", large, "c", "old"));
+        wait_until_full(client, out);
+        arn_op_cancel(t_rt, &given_up->base);
+        NEXT(given_up, ARN_ECANCELED, NULL);
+        newer = t_start(OP(client, SHARED, "SET", "c", "new"));
+        t_barrier(t_rt);
+        t_redis_thaw(&t_server);
+        NEXT(kept, ARN_OK, "OK");
+        NEXT(newer, ARN_OK, "OK");
+        ASK(client, "old", "GET", "a");
+        ASK(client, "new", "GET", "c");
+        ASK(client, ":4", "DEL", "kept", "a", "b", "c");
+    }
+    free(large);
+    free(medium);
+    t_close(client);
+}
+
+/* Given up after a silence: whoever else waits there goes on waiting, the next ones do not. */
+static void silent_lane(void **state) {
+    static const t_fault_step steps[] = {
+        {T_ACCEPT, 0, NULL, 0},         {T_READ, 0, GET("a") GET("b"), 0},
+        {T_ACCEPT, 1, NULL, 0},         {T_READ, 1, GET("c"), 0},
+        {T_SEND, 1, "+c\r\n", 0},       {T_WAIT, 0, NULL, 0},
+        {T_SEND, 0, "+a\r\n+b\r\n", 0}, {T_GONE, 0, NULL, 0},
+        {T_READ, 1, GET("d"), 0},       {T_GONE, 1, NULL, 0},
+        {T_ACCEPT, 2, NULL, 0},         {T_READ, 2, GET("e"), 0},
+        {T_SEND, 2, "+e\r\n", 0},       {0}};
+    t_fault *f = t_play(steps);
+    arn_redis_client *client = t_client(t_fault_port(f));
+    arn_redis_op *a, *b, *d;
+
+    (void)state;
+    a = t_start(OP(client, SHARED, "GET", "a"));
+    b = t_start(OP(client, SHARED, "GET", "b"));
+    assert_int_equal(t_fault_wait(f, 2), 0);
+    usleep(150000);
+    arn_op_cancel(t_rt, &a->base);
+    NEXT(a, ARN_ECANCELED, NULL);
+    ASK(client, "c", "GET", "c");
+    assert_int_equal(STAT(client, connections), 2);
+    t_fault_go(f);
+    NEXT(b, ARN_OK, "b");
+    UNTIL(STAT(client, connections) == 1);
+    d = t_start(OP(client, SHARED, "GET", "d"));
+    assert_int_equal(t_fault_wait(f, 9), 0);
+    usleep(150000);
+    arn_op_cancel(t_rt, &d->base); /* nobody else waits there */
+    NEXT(d, ARN_ECANCELED, NULL);
+    ASK(client, "e", "GET", "e");
+    assert_int_equal(t_fault_finish(f), 0);
+    t_close(client);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(cut),
+        TEST(cut_when_late),
+        TEST(nothing_overtakes),
+        TEST(silent_lane),
+    };
+
+    return cmocka_run_group_tests(tests, t_start_server, t_kill_server);
+}
