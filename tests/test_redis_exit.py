@@ -128,6 +128,39 @@ def test_interpreter_exit(proxy, ending, loop):
     assert PEER or not said, done.stderr
 
 
+@pytest.mark.skipif(PEER, reason="redis-py's clients belong to one event loop")
+def test_results_that_come_while_the_interpreter_ends(server, kind, monkeypatch):
+    """To loops in daemon threads, which run on until the very end: nobody touches them again."""
+    if kind == "uvloop":
+        pytest.importorskip("uvloop")
+    monkeypatch.setenv("MALLOC_PERTURB_", "165")  # memory that was freed is no valid op any more
+    for _ in range(10):
+        done = child(
+            """
+            import threading
+            if sys.argv[2] == "uvloop":
+                import uvloop
+                asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+            client = Redis(port=int(sys.argv[1]))
+            begun = threading.Barrier(9)
+
+            async def main():
+                tasks = [asyncio.create_task(client.get("k")) for _ in range(500)]
+                tasks += [asyncio.create_task(client.blpop(f"l{i}", 0)) for i in range(10)]
+                await asyncio.sleep(0)
+                begun.wait(20)
+                await asyncio.gather(*tasks)
+
+            for _ in range(8):
+                threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+            begun.wait(20)
+            """,
+            server.port,
+            kind,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_signals(proxy, sign):
     """Control-C in asyncio.run with commands in flight: KeyboardInterrupt, as ever."""

@@ -401,7 +401,7 @@ def memory_sync(server: RedisServer, count: int) -> None:
             manager.ttl = 0
             manager.store(_input(1))
     dropped = AsyncRedisMemoryManager(server.url)
-    assert dropped.get_sync("k") is not None
+    assert dropped.set_sync("k", "v", ttl=600) and dropped.get_sync("k") == "v"
     del dropped
 
 
