@@ -67,6 +67,7 @@ struct arn_stream {
     unsigned writing : 1;
     unsigned has_handle : 1;
     unsigned reported : 1;
+    unsigned muted : 1;
     unsigned closing_handles; /* close callbacks still to come, and one until the owner closes */
     size_t read;              /* in this turn, or a few */
     size_t sent;              /* not yet reported */
@@ -316,7 +317,7 @@ void arn__stream_flush(arn_stream *s) {
     unsigned i;
     int n;
 
-    if (!s->open || s->writing || s->reported || s->broken != 0)
+    if (!s->open || s->writing || s->reported || s->muted || s->broken != 0)
         return;
     if (s->flying.first == s->flying.count) {
         batch empty;
@@ -359,10 +360,12 @@ void arn__stream_flush(arn_stream *s) {
         s->writing = 1;
 }
 
-size_t arn__stream_untold(const arn_stream *s) {
-    size_t left = s->writing ? uv_stream_get_write_queue_size(&s->u.stream) : s->sent;
+size_t arn__stream_in_flight(const arn_stream *s) {
+    return s->writing ? s->sent : 0;
+}
 
-    return s->writing && left < s->sent ? s->sent - left : 0;
+void arn__stream_mute(arn_stream *s) {
+    s->muted = 1;
 }
 
 /* ---- connecting ---- */

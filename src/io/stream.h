@@ -54,8 +54,11 @@ int arn__stream_append_ref(arn_stream *s, const char *data, size_t len, void (*r
 /* Starts writing what was appended, if the stream is open and no write is under way. */
 void arn__stream_flush(arn_stream *s);
 
-/* Bytes that are with the kernel and that on_sent has not told of yet. */
-size_t arn__stream_untold(const arn_stream *s);
+/* Bytes that are being written: they can no longer be held back, and on_sent has yet to tell. */
+size_t arn__stream_in_flight(const arn_stream *s);
+
+/* Writes nothing more than what is in flight. */
+void arn__stream_mute(arn_stream *s);
 
 /* A second descriptor of the open stream's socket (non-blocking, close on exec), or -errno. */
 int arn__stream_dup(const arn_stream *s);

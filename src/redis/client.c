@@ -84,7 +84,7 @@ void arn__redis_op_uncount(arn_redis_op *op) {
     if (op->ended)
         return;
     op->ended = 1;
-    atomic_fetch_sub_explicit(count_of(op), weight(op), memory_order_relaxed);
+    atomic_fetch_sub_explicit(count_of(op), weight(op), memory_order_release); /* has_large() */
 }
 
 void arn_redis_op_submitted(arn_redis_op *op) {
@@ -94,12 +94,13 @@ void arn_redis_op_submitted(arn_redis_op *op) {
 }
 
 static uint64_t queued(const arn_redis_client *client, int large) {
-    return atomic_load_explicit(&client->queued_bytes[large], memory_order_relaxed);
+    return atomic_load_explicit(&client->queued_bytes[large], memory_order_acquire);
 }
 
 int arn__redis_client_has_large(const arn_redis_client *client) {
     /* In this order: it is given up before it is no longer queued. */
-    return queued(client, ARN_REDIS_LANE_LARGE) > 0 || arn__redis_client_has_given_up(client);
+    return queued(client, ARN_REDIS_LANE_LARGE) > 0 ||
+           atomic_load_explicit(&client->given_up, memory_order_relaxed) > 0;
 }
 
 static int is_large(const arn_redis_client *client, size_t len) {
@@ -406,7 +407,7 @@ void arn__redis_client_retire(arn_redis_conn *conn) {
 
 static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
     const arn_redis_conn *small = client->lanes[ARN_REDIS_LANE_SMALL];
-    const arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
+    arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
 
     if (op->large) {
         /* What comes later for its key stays behind it, lest an old value replace a new one. */
@@ -417,8 +418,9 @@ static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
         }
         return ARN_REDIS_LANE_LARGE;
     }
-    if (is_large_key(client, op->key_hash) || arn__redis_client_has_given_up(client))
+    if ((large != NULL && arn__redis_conn_keeps_order(large)) || is_large_key(client, op->key_hash))
         return ARN_REDIS_LANE_LARGE;
+    large = client->lanes[ARN_REDIS_LANE_LARGE];
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&
         (large == NULL || !arn__redis_conn_in_large(large)))

@@ -16,6 +16,9 @@
  * the next commands get a fresh one. Servers nearby answer much sooner; a false alarm costs one
  * connection more. */
 #define SILENCE_MS 100u
+/* Longer if a large request was given up there: as long as its lane lives, newer commands go behind
+ * it. */
+#define LARGE_SILENCE_MS 1000u
 
 /* Between attempts at a server that refuses: long enough not to hammer it, short enough that a
  * command which finds it down fails soon. */
@@ -33,12 +36,20 @@ static uint64_t now_of(const arn_redis_conn *conn) {
 
 /* ---- ends ---- */
 
+/* The op, which was given up, no longer matters to the order of others. */
+static void stop_counting(arn_redis_op *op) {
+    if (!op->given_up)
+        return;
+    op->given_up = 0;
+    op->conn->given_up--;
+    atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed);
+}
+
 /* Takes the op out of its queue with the queue's reference, finishing it if it is not yet. */
 static void drop_op(arn_redis_op *op, int status, const char *message) {
     arn_queue_remove(&op->base.node);
+    stop_counting(op);
     op->conn = NULL;
-    if (op->given_up)
-        atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed);
     if (op->base.posted) {
         arn_op_unref(&op->base);
         return;
@@ -207,30 +218,44 @@ static arn_redis_op *first_alive(arn_queue *queue) {
     return NULL;
 }
 
-/* If an op that was finished early is not wholly with the kernel, and nothing that somebody waits
- * for is there even in part: cuts the connection and returns 1. */
-static int cut(arn_redis_conn *conn) {
-    uint64_t taken;
-    arn_redis_op *op;
+/* ---- commands that nobody waits for any more ---- */
+
+/* A lane's connection gets a successor; their order is then the server's affair. */
+static void retire(arn_redis_conn *conn) {
     arn_queue *node;
 
-    if (conn->state != ARN_REDIS_READY || conn->unsent == 0)
+    for (node = conn->sent.next; conn->given_up > 0 && node != &conn->sent; node = node->next)
+        stop_counting(op_of(node));
+    arn__redis_client_retire(conn);
+}
+
+/* If an op that was finished early is not all on its way: sees to it that it never will be. What is
+ * behind it moves to the next connection; this one writes nothing more, and ends when the replies
+ * to what is before it are there. 1 if so. */
+static int cut(arn_redis_conn *conn) {
+    uint64_t begun;
+    arn_queue *node;
+    int found = 0;
+
+    if (conn->role != ARN_REDIS_LANE || conn->state != ARN_REDIS_READY || conn->unsent == 0)
         return 0;
-    taken = conn->appended - conn->unsent + arn__stream_untold(conn->stream);
-    op = first_alive(&conn->sent);
-    if (op != NULL && op->ends_at - op->len < taken)
-        return 0;
+    begun = conn->appended - conn->unsent + arn__stream_in_flight(conn->stream);
     for (node = conn->sent.prev; node != &conn->sent; node = node->prev) {
-        if (op_of(node)->ends_at <= taken)
-            return 0;
-        if (op_of(node)->base.posted)
+        arn_redis_op *op = op_of(node);
+        if (op->ends_at <= begun)
             break;
+        if (op->base.posted)
+            found = 1;
+        else if (op->ends_at - op->len < begun)
+            return 0; /* wanted, and its rest is still to be written */
     }
-    if (node == &conn->sent)
+    if (!found)
         return 0;
 
     for (node = conn->sent.prev; node != &conn->sent;) {
-        op = op_of(node);
+        arn_redis_op *op = op_of(node);
+        if (op->ends_at <= begun)
+            break;
         node = node->prev;
         if (op->base.posted)
             continue;
@@ -238,9 +263,13 @@ static int cut(arn_redis_conn *conn) {
         arn_queue_push_front(&conn->queued, &op->base.node);
         op->base.state = ARN_OP_QUEUED;
     }
+    if (first_alive(&conn->sent) != NULL) {
+        arn__stream_mute(conn->stream);
+        retire(conn);
+        return 1;
+    }
     drop_all(&conn->sent, ARN_ECANCELED, NULL);
     close_stream(conn);
-    uv_timer_stop(conn->timer);
     if (!arn_queue_empty(&conn->queued)) {
         atomic_fetch_add_explicit(&conn->client->stats.reconnects, 1, memory_order_relaxed);
         arn__redis_conn_start(conn);
@@ -256,20 +285,38 @@ static int end_if_unwanted(arn_redis_conn *conn) {
     return 1;
 }
 
-void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
-    uint64_t alive = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
+/* Has nothing been read for so long, though replies are awaited? */
+static int is_silent(const arn_redis_conn *conn, uint64_t ms) {
+    uint64_t since = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
 
-    /* Before it is finished: an express connection looks for the one count or the other. */
-    if (op->large) {
+    return !arn_queue_empty(&conn->sent) && now_of(conn) - since >= ms;
+}
+
+void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
+    if (op->large && conn->role == ARN_REDIS_LANE) {
+        /* Before it is finished: an express connection looks for the one count or the other. */
         op->given_up = 1;
+        conn->given_up++;
         atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed);
     }
     arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
-    if (conn->role == ARN_REDIS_LANE && !cut(conn) && conn->unsent == 0 &&
-        now_of(conn) - alive >= SILENCE_MS)
-        arn__redis_client_retire(conn);
+    if (!cut(conn) && conn->role == ARN_REDIS_LANE &&
+        is_silent(conn, conn->given_up > 0 ? LARGE_SILENCE_MS : SILENCE_MS))
+        retire(conn);
     end_if_unwanted(conn);
 }
+
+int arn__redis_conn_keeps_order(arn_redis_conn *conn) {
+    if (conn->given_up == 0)
+        return 0;
+    if (!is_silent(conn, LARGE_SILENCE_MS))
+        return 1;
+    retire(conn);
+    end_if_unwanted(conn);
+    return 0;
+}
+
+/* ---- time runs out ---- */
 
 static void on_timer(uv_timer_t *timer) {
     arn_redis_conn *conn = timer->data;
@@ -293,12 +340,9 @@ static void on_timer(uv_timer_t *timer) {
     }
     expire(conn, &conn->queued, now);
     late = expire(conn, &conn->sent, now);
-    if (conn->role == ARN_REDIS_LANE) {
-        if (late && cut(conn))
-            return;
-        if (late)
-            arn__redis_client_retire(conn);
-    } else if (late && conn->role == ARN_REDIS_DEDICATED) {
+    if (late && conn->role == ARN_REDIS_LANE && !cut(conn))
+        retire(conn);
+    if (late && conn->role == ARN_REDIS_DEDICATED) {
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
         return;
     }

@@ -6,9 +6,9 @@
  *   submit -> [queued] --append to the stream--> [sent] --reply--> finished
  *
  * An op in `sent` that was finished early (timed out, cancelled) stays there as a tombstone until
- * its reply has been read, so a late reply can never reach another op. If it is not wholly with the
- * kernel and nothing before it is wanted any more, the connection is cut instead: the server never
- * sees all of the request, and what is behind it starts anew on the next connection.
+ * its reply has been read, so a late reply can never reach another op. If not all of its request
+ * has been written, the rest never will be: what is behind it moves to the next connection, and
+ * this one only waits for replies to what is before it.
  */
 #ifndef ARN_REDIS_CONN_H
 #define ARN_REDIS_CONN_H
@@ -61,6 +61,7 @@ typedef struct arn_redis_conn {
     unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
     unsigned doomed;            /* to be freed when on_data returns */
     unsigned was_ready;         /* this stream has been READY */
+    unsigned given_up;          /* large requests in `sent` */
     unsigned discard;           /* close instead of reuse */
     arn_redis_session *session; /* that leases it; referenced */
     arn_arena scratch;          /* replies that no op asked for */
@@ -110,7 +111,7 @@ struct arn_redis_client {
      * freed, on whatever thread. A slot is shared by few keys of those in use. */
     _Atomic uint16_t large_under_way[1024];
 
-    /* Large requests in `sent` that were given up. Written by the io thread, read by any. */
+    /* The lanes' together. Written by the io thread, read by any. */
     _Atomic unsigned given_up;
 
     /* Any thread: bytes of ops that are made and not yet submitted, and that are under way. */
@@ -126,10 +127,6 @@ static inline uint64_t arn__redis_now(const arn_redis_client *client) {
     return uv_now(arn__runtime_loop(client->rt));
 }
 
-static inline int arn__redis_client_has_given_up(const arn_redis_client *client) {
-    return atomic_load_explicit(&client->given_up, memory_order_acquire) > 0;
-}
-
 /* conn.c */
 arn_redis_conn *arn__redis_conn_new(arn_redis_client *client, arn_redis_role role);
 /* Queues the op and does what can be done now: connect, write. */
@@ -140,6 +137,9 @@ void arn__redis_conn_pump(arn_redis_conn *conn);
 void arn__redis_conn_start(arn_redis_conn *conn);
 /* The caller of an op in `sent` of a lane does not want it any more. */
 void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op);
+/* Of the large lane: whether a large request is there that was given up and may yet take effect, so
+ * that newer commands go behind it. A connection that seems dead is replaced instead. */
+int arn__redis_conn_keeps_order(arn_redis_conn *conn);
 /* Ends everything with the status and frees the connection. */
 void arn__redis_conn_end(arn_redis_conn *conn, int status, const char *message);
 /* A value larger than config.large_bytes is on its way in. */
