@@ -407,7 +407,7 @@ void arn__redis_client_retire(arn_redis_conn *conn) {
 
 static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
     const arn_redis_conn *small = client->lanes[ARN_REDIS_LANE_SMALL];
-    arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
+    const arn_redis_conn *large = client->lanes[ARN_REDIS_LANE_LARGE];
 
     if (op->large) {
         /* What comes later for its key stays behind it, lest an old value replace a new one. */
@@ -418,9 +418,8 @@ static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
         }
         return ARN_REDIS_LANE_LARGE;
     }
-    if ((large != NULL && arn__redis_conn_keeps_order(large)) || is_large_key(client, op->key_hash))
+    if ((large != NULL && large->given_up > 0) || is_large_key(client, op->key_hash))
         return ARN_REDIS_LANE_LARGE;
-    large = client->lanes[ARN_REDIS_LANE_LARGE];
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&
         (large == NULL || !arn__redis_conn_in_large(large)))

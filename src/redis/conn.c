@@ -16,9 +16,8 @@
  * the next commands get a fresh one. Servers nearby answer much sooner; a false alarm costs one
  * connection more. */
 #define SILENCE_MS 100u
-/* Longer if a large request was given up there: as long as its lane lives, newer commands go behind
- * it. */
-#define LARGE_SILENCE_MS 1000u
+/* Newer commands are held back for so long at most by a large request that was given up. */
+#define ORDER_MS 1000u
 
 /* Between attempts at a server that refuses: long enough not to hammer it, short enough that a
  * command which finds it down fails soon. */
@@ -41,8 +40,9 @@ static void stop_counting(arn_redis_op *op) {
     if (!op->given_up)
         return;
     op->given_up = 0;
-    op->conn->given_up--;
     atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed);
+    if (--op->conn->given_up == 0)
+        arn__redis_client_pump_later(op->conn);
 }
 
 /* Takes the op out of its queue with the queue's reference, finishing it if it is not yet. */
@@ -285,35 +285,26 @@ static int end_if_unwanted(arn_redis_conn *conn) {
     return 1;
 }
 
-/* Has nothing been read for so long, though replies are awaited? */
-static int is_silent(const arn_redis_conn *conn, uint64_t ms) {
+/* Has nothing been read for some time, though replies are awaited? */
+static int is_silent(const arn_redis_conn *conn) {
     uint64_t since = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
 
-    return !arn_queue_empty(&conn->sent) && now_of(conn) - since >= ms;
+    return !arn_queue_empty(&conn->sent) && now_of(conn) - since >= SILENCE_MS;
 }
 
 void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
     if (op->large && conn->role == ARN_REDIS_LANE) {
         /* Before it is finished: an express connection looks for the one count or the other. */
         op->given_up = 1;
-        conn->given_up++;
+        if (conn->given_up++ == 0)
+            conn->order_by = now_of(conn) + ORDER_MS;
         atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed);
     }
     arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
-    if (!cut(conn) && conn->role == ARN_REDIS_LANE &&
-        is_silent(conn, conn->given_up > 0 ? LARGE_SILENCE_MS : SILENCE_MS))
+    if (!cut(conn) && conn->role == ARN_REDIS_LANE && conn->given_up == 0 && is_silent(conn))
         retire(conn);
-    end_if_unwanted(conn);
-}
-
-int arn__redis_conn_keeps_order(arn_redis_conn *conn) {
-    if (conn->given_up == 0)
-        return 0;
-    if (!is_silent(conn, LARGE_SILENCE_MS))
-        return 1;
-    retire(conn);
-    end_if_unwanted(conn);
-    return 0;
+    if (!end_if_unwanted(conn) && conn->given_up > 0)
+        arm(conn);
 }
 
 /* ---- time runs out ---- */
@@ -341,6 +332,8 @@ static void on_timer(uv_timer_t *timer) {
     expire(conn, &conn->queued, now);
     late = expire(conn, &conn->sent, now);
     if (late && conn->role == ARN_REDIS_LANE && !cut(conn))
+        retire(conn);
+    if (conn->given_up > 0 && now >= conn->order_by)
         retire(conn);
     if (late && conn->role == ARN_REDIS_DEDICATED) {
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
@@ -372,6 +365,8 @@ static void arm(arn_redis_conn *conn) {
         if (op != NULL && op->base.deadline != 0 && (at == 0 || op->base.deadline < at))
             at = op->base.deadline;
     }
+    if (conn->given_up > 0 && (at == 0 || conn->order_by < at))
+        at = conn->order_by;
     if (at != 0)
         arm_at(conn, at);
     else
@@ -557,8 +552,8 @@ static int needs_check(const arn_redis_conn *conn) {
 void arn__redis_conn_pump(arn_redis_conn *conn) {
     int need_timer = 0;
 
-    if (conn->state != ARN_REDIS_READY)
-        return;
+    if (conn->state != ARN_REDIS_READY || conn->given_up > 0)
+        return; /* one that is given up first comes to its end */
     if (!arn_queue_empty(&conn->queued) && needs_check(conn)) {
         send_ping(conn);
         return;

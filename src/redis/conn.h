@@ -8,7 +8,8 @@
  * An op in `sent` that was finished early (timed out, cancelled) stays there as a tombstone until
  * its reply has been read, so a late reply can never reach another op. If not all of its request
  * has been written, the rest never will be: what is behind it moves to the next connection, and
- * this one only waits for replies to what is before it.
+ * this one only waits for replies to what is before it. If all has been written and it is large,
+ * newer commands wait, up to a second, until it has its reply: it must not overtake them.
  */
 #ifndef ARN_REDIS_CONN_H
 #define ARN_REDIS_CONN_H
@@ -61,7 +62,8 @@ typedef struct arn_redis_conn {
     unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
     unsigned doomed;            /* to be freed when on_data returns */
     unsigned was_ready;         /* this stream has been READY */
-    unsigned given_up;          /* large requests in `sent` */
+    unsigned given_up;          /* large requests in `sent` that were, see pump */
+    uint64_t order_by;          /* loop time: until when those hold others back */
     unsigned discard;           /* close instead of reuse */
     arn_redis_session *session; /* that leases it; referenced */
     arn_arena scratch;          /* replies that no op asked for */
@@ -137,9 +139,6 @@ void arn__redis_conn_pump(arn_redis_conn *conn);
 void arn__redis_conn_start(arn_redis_conn *conn);
 /* The caller of an op in `sent` of a lane does not want it any more. */
 void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op);
-/* Of the large lane: whether a large request is there that was given up and may yet take effect, so
- * that newer commands go behind it. A connection that seems dead is replaced instead. */
-int arn__redis_conn_keeps_order(arn_redis_conn *conn);
 /* Ends everything with the status and frees the connection. */
 void arn__redis_conn_end(arn_redis_conn *conn, int status, const char *message);
 /* A value larger than config.large_bytes is on its way in. */
