@@ -231,8 +231,9 @@ static void retire(arn_redis_conn *conn) {
 
 /* If an op that was finished early is not all on its way: sees to it that it never will be. What is
  * behind it moves to the next connection; this one writes nothing more, and ends when the replies
- * to what is before it are there. 1 if so. */
-static int cut(arn_redis_conn *conn) {
+ * to what is before it are there. 1 if so. Not before `order_by` if a request is all on its way
+ * that holds others back, which would then go round it; `now` UINT64_MAX: all the same. */
+static int cut(arn_redis_conn *conn, uint64_t now) {
     uint64_t begun;
     arn_queue *node;
     int found = 0;
@@ -251,6 +252,9 @@ static int cut(arn_redis_conn *conn) {
     }
     if (!found)
         return 0;
+    for (; now < conn->order_by && node != &conn->sent; node = node->prev)
+        if (op_of(node)->given_up)
+            return 0; /* is on its way and holds back what would now go round it */
 
     for (node = conn->sent.prev; node != &conn->sent;) {
         arn_redis_op *op = op_of(node);
@@ -293,7 +297,7 @@ static int is_silent(const arn_redis_conn *conn) {
 }
 
 void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
-    if (op->large && conn->role == ARN_REDIS_LANE) {
+    if (conn == conn->client->lanes[ARN_REDIS_LANE_LARGE]) {
         /* Before it is finished: an express connection looks for the one count or the other. */
         op->given_up = 1;
         if (conn->given_up++ == 0)
@@ -301,7 +305,8 @@ void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
         atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed);
     }
     arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
-    if (!cut(conn) && conn->role == ARN_REDIS_LANE && conn->given_up == 0 && is_silent(conn))
+    if (!cut(conn, now_of(conn)) && conn->role == ARN_REDIS_LANE && conn->given_up == 0 &&
+        is_silent(conn))
         retire(conn);
     if (!end_if_unwanted(conn) && conn->given_up > 0)
         arm(conn);
@@ -331,9 +336,9 @@ static void on_timer(uv_timer_t *timer) {
     }
     expire(conn, &conn->queued, now);
     late = expire(conn, &conn->sent, now);
-    if (late && conn->role == ARN_REDIS_LANE && !cut(conn))
+    if (late && conn->role == ARN_REDIS_LANE && !cut(conn, UINT64_MAX))
         retire(conn);
-    if (conn->given_up > 0 && now >= conn->order_by)
+    if (conn->given_up > 0 && now >= conn->order_by && !cut(conn, now))
         retire(conn);
     if (late && conn->role == ARN_REDIS_DEDICATED) {
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
@@ -452,6 +457,8 @@ static int read_op_reply(arn_redis_conn *conn) {
 }
 
 static void after_replies(arn_redis_conn *conn) {
+    if (conn->given_up > 0)
+        cut(conn, now_of(conn)); /* a reply may have been in the way */
     if (conn->state != ARN_REDIS_READY || end_if_unwanted(conn) || !arn_queue_empty(&conn->sent))
         return;
     arm(conn); /* what is still queued may be overdue first */
@@ -552,8 +559,12 @@ static int needs_check(const arn_redis_conn *conn) {
 void arn__redis_conn_pump(arn_redis_conn *conn) {
     int need_timer = 0;
 
-    if (conn->state != ARN_REDIS_READY || conn->given_up > 0)
-        return; /* one that is given up first comes to its end */
+    if (conn->state != ARN_REDIS_READY)
+        return;
+    if (conn->given_up > 0) { /* that first comes to its end, see on_timer() */
+        arm(conn);
+        return;
+    }
     if (!arn_queue_empty(&conn->queued) && needs_check(conn)) {
         send_ping(conn);
         return;

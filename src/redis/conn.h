@@ -8,8 +8,8 @@
  * An op in `sent` that was finished early (timed out, cancelled) stays there as a tombstone until
  * its reply has been read, so a late reply can never reach another op. If not all of its request
  * has been written, the rest never will be: what is behind it moves to the next connection, and
- * this one only waits for replies to what is before it. If all has been written and it is large,
- * newer commands wait, up to a second, until it has its reply: it must not overtake them.
+ * this one only waits for replies to what is before it. If all has been written, on the large
+ * lane, newer commands wait for its reply, up to a second: it must not take effect after them.
  */
 #ifndef ARN_REDIS_CONN_H
 #define ARN_REDIS_CONN_H
@@ -62,7 +62,7 @@ typedef struct arn_redis_conn {
     unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
     unsigned doomed;            /* to be freed when on_data returns */
     unsigned was_ready;         /* this stream has been READY */
-    unsigned given_up;          /* large requests in `sent` that were, see pump */
+    unsigned given_up;          /* requests in a large lane's `sent` */
     uint64_t order_by;          /* loop time: until when those hold others back */
     unsigned discard;           /* close instead of reuse */
     arn_redis_session *session; /* that leases it; referenced */

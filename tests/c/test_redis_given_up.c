@@ -144,17 +144,17 @@ static void held_back(void **state) {
 static void nothing_overtakes(void **state) {
     enum { ROUNDS = 20 };
     arn_redis_client *client = t_client(t_server.port);
-    char *medium = t_word(500 << 10);
+    char *medium = t_word(1500 << 10), *small = t_word(100 << 10);
     arn_redis_op *given_up, *newer;
     int round;
     long out;
 
     (void)state;
     for (round = 0; round < ROUNDS; round++) {
-        freeze(client, medium);
+        freeze(client, small);
         out = STAT(client, bytes_out);
         given_up = t_start(OP(client, SHARED, "MSET", "a", "old", "b", medium, "c", "old"));
-        UNTIL(STAT(client, bytes_out) - out > 500 << 10);
+        UNTIL(STAT(client, bytes_out) - out > 1500 << 10);
         arn_op_cancel(t_rt, &given_up->base);
         NEXT(given_up, ARN_ECANCELED, NULL);
         newer = t_start(OP(client, SHARED, "SET", "c", "new"));
@@ -166,10 +166,10 @@ static void nothing_overtakes(void **state) {
         assert_int_equal(STAT(client, connects), 2);
     }
     /* But it is not waited for for ever. */
-    freeze(client, medium);
+    freeze(client, small);
     out = STAT(client, bytes_out);
     given_up = t_start(OP(client, SHARED, "SET", "b", medium));
-    UNTIL(STAT(client, bytes_out) - out > 500 << 10);
+    UNTIL(STAT(client, bytes_out) - out > 1500 << 10);
     arn_op_cancel(t_rt, &given_up->base);
     NEXT(given_up, ARN_ECANCELED, NULL);
     newer = t_start(OP(client, SHARED, "GET", "c"));
@@ -178,7 +178,47 @@ static void nothing_overtakes(void **state) {
     UNTIL(STAT(client, connects) == 3);
     t_redis_thaw(&t_server);
     NEXT(newer, ARN_OK, "new");
+    ASK(client, ":3", "DEL", "a", "b", "c");
     free(medium);
+    free(small);
+    t_close(client);
+}
+
+/* One that is all sent holds back what is newer, and so it does with a second one behind it, of
+ * which no more is written in the end; what is held back is given up in its time. */
+static void one_behind_the_other(void **state) {
+    enum { ROUNDS = 10 };
+    arn_redis_client *client = t_client(t_server.port);
+    char *large = t_word(20 << 20), *medium = t_word(1500 << 10), *small = t_word(100 << 10);
+    int round, i;
+
+    (void)state;
+    for (round = 0; round < ROUNDS; round++) {
+        arn_redis_op *ops[2], *newer, *late;
+        long out;
+        freeze(client, small);
+        out = STAT(client, bytes_out);
+        ops[0] = t_start(OP(client, SHARED, "MSET", "a", medium, "c", "old"));
+        ops[1] = t_start(OP(client, SHARED, "MSET", "b", large, "c", "older"));
+        wait_until_full(client, out);
+        for (i = 0; i < 2; i++) {
+            arn_op_cancel(t_rt, &ops[i]->base);
+            NEXT(ops[i], ARN_ECANCELED, NULL);
+        }
+        late = OP(client, SHARED, "SET", "c", "late");
+        late->base.timeout_ms = 20;
+        t_start(late);
+        newer = t_start(OP(client, SHARED, "SET", "c", "new"));
+        NEXT(late, ARN_ETIMEDOUT, NULL);
+        t_redis_thaw(&t_server);
+        NEXT(newer, ARN_OK, "OK");
+        ASK(client, "new", "GET", "c");
+        ASK(client, ":2", "DEL", "a", "b", "c");
+        assert_int_equal(arn_redis_queued_bytes(client), 0);
+    }
+    free(large);
+    free(medium);
+    free(small);
     t_close(client);
 }
 
@@ -220,7 +260,12 @@ static void silent_lane(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(cut), TEST(cut_when_late), TEST(held_back), TEST(nothing_overtakes), TEST(silent_lane),
+        TEST(cut),
+        TEST(cut_when_late),
+        TEST(held_back),
+        TEST(nothing_overtakes),
+        TEST(one_behind_the_other),
+        TEST(silent_lane),
     };
 
     return cmocka_run_group_tests(tests, t_start_server, t_kill_server);
