@@ -23,17 +23,31 @@ class Overdue(BaseException):
 
 
 @pytest.fixture
-def express_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """express_after(n): clients and managers made from now on get a loop's express connection with
-    its n-th lone command in a row."""
-    from arshai_native import _core
+def engine_options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """engine_options(**options): the engines of clients and managers made from now on have them,
+    too. Of what a client passes on itself, its own counts."""
     from arshai_native.memory import _manager
     from arshai_native.redis import _engine
 
+    def set_them(**options: Any) -> None:
+        for module in (_engine, _manager):
+            engine = functools.partial(module._core.RedisEngine, **options)
+            monkeypatch.setattr(module, "_core", types.SimpleNamespace(RedisEngine=engine))
+
+    return set_them
+
+
+@pytest.fixture
+def express_after(
+    monkeypatch: pytest.MonkeyPatch, engine_options: Callable[..., None]
+) -> Callable[[int], None]:
+    """express_after(n): clients and managers made from now on get a loop's express connection with
+    its n-th lone command in a row."""
+    from arshai_native.redis import _engine
+
     def set_it(after: int) -> None:
-        engine = functools.partial(_core.RedisEngine, express_after=after)
         monkeypatch.setattr(_engine, "EXPRESS_AFTER", after)
-        monkeypatch.setattr(_manager, "_core", types.SimpleNamespace(RedisEngine=engine))
+        engine_options(express_after=after)
 
     return set_it
 

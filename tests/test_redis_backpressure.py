@@ -8,9 +8,11 @@ import threading
 import pytest
 from faultkit import PEER, run, until, value_of
 from faultproxy import hold
+from test_redis_loops import in_threads
 
 from arshai_native import _core
 from arshai_native._redis_errors import error_factory
+from arshai_native.memory import AsyncRedisMemoryManager
 
 pytest_plugins = ("faultfixtures",)
 pytestmark = [
@@ -212,3 +214,110 @@ def test_disconnect_lets_go_of_whoever_waits_for_room(proxy, narrow):
         assert narrow.stats()["queued_bytes"] == 0
 
     run(main)
+
+
+# ---- each awaited as soon as it is made ----
+
+# What a task sends with 1 MB in it, or little by little.
+DIRECT = {
+    "bytes": (MB, lambda client, i: client.set(f"k{i}", value_of(f"k{i}", MB))),
+    "str": (MB, lambda client, i: client.set(f"k{i}", text_of(f"k{i}", MB))),
+    "mset": (MB, lambda client, i: client.mset({f"k{i}": value_of(f"k{i}", MB), f"m{i}": "v"})),
+    "pipeline": (
+        MB,
+        lambda client, i: (
+            client.pipeline().set(f"k{i}", value_of(f"k{i}", MB)).exists(f"k{i}").execute()
+        ),
+    ),
+    "small": (20_000, lambda client, i: client.set(f"k{i}", value_of(f"k{i}", 20_000))),
+}
+
+
+@pytest.mark.parametrize("what", DIRECT)
+def test_awaited_directly_they_are_bounded(own_server, connect, kind, engine_options, what):
+    """Each in a task of its own, against a server that does not get on."""
+    server = own_server()
+    engine_options(queue_bytes=2 * MB)
+    size, make = DIRECT[what]
+    count = 100 * MB // size // (1 if size == MB else 10)
+
+    async def main():
+        async with connect(server) as client:
+
+            async def one(i):
+                return await make(client, i)
+
+            await client.ping()
+            server.freeze()
+            tasks = [asyncio.create_task(one(i)) for i in range(count)]
+            queued = lambda: engine_of(client).stats()["queued_bytes"]  # noqa: E731
+            assert await until(lambda: queued() > 2 * MB)
+            await asyncio.sleep(0.2)
+            most = queued()
+            assert not any(task.done() for task in tasks)
+            server.thaw()
+            while not all(task.done() for task in tasks):
+                most = max(most, queued())
+                await asyncio.sleep(0.001)
+            # the one that filled it may be as large as it likes
+            assert most <= 2 * MB + size + 10_000
+            assert all([await task for task in tasks])
+            for i in (0, 1, count // 2, count - 1):
+                assert await client.get(f"k{i}") == value_of(f"k{i}", size)
+            assert queued() == 0
+
+    run(main, kind)
+
+
+# ---- waiting for room in a callback of the loop whose requests take it ----
+
+# How many the loop has begun and how long they are, each below or above what it sends off without
+# being told; all above queue_bytes.
+BEGUN = {
+    "two small": (2, 20_000),
+    "many small": (100, 1000),
+    "two large": (2, 100_000),
+    "many large": (20, MB),
+}
+# What the same callback waits for.
+BLOCKING = {
+    "call": lambda manager, text: manager._engine.call("SET", "cache:last", text),
+    "pipeline": lambda manager, text: manager._engine.pipeline_call([("SET", "cache:last", text)]),
+    "manager": lambda manager, text: manager.set_sync("last", text),
+    "a loop in a thread": lambda manager, text: in_threads(
+        lambda: run(lambda: manager.set("last", text)), limit=20
+    ),
+    "calls in threads": lambda manager, text: in_threads(
+        *[lambda: manager.set_sync("last", text)] * 3, limit=20
+    ),
+}
+
+
+@pytest.mark.parametrize("woken", [False, True], ids=["", "woken"])
+@pytest.mark.parametrize("begun", BEGUN)
+@pytest.mark.parametrize("wait", BLOCKING)
+def test_blocking_behind_what_the_loop_has_begun(server, kind, engine_options, wait, begun, woken):
+    """The loop gathers its requests: none of them may stay with it while its thread waits."""
+    engine_options(queue_bytes=8000)
+    count, size = BEGUN[begun]
+
+    async def main():
+        manager = AsyncRedisMemoryManager(server.url)
+
+        async def one(i):
+            if woken:  # by a reply, together with the others
+                await manager._engine.execute("PING")
+            await manager.set(f"k{i}", text_of(f"k{i}", size))
+
+        async def last():
+            if woken:
+                await manager._engine.execute("PING")
+            BLOCKING[wait](manager, text_of("last", size))
+
+        tasks = [asyncio.create_task(one(i)) for i in range(count)]
+        await asyncio.gather(asyncio.create_task(last()), *tasks)
+        for key in ("last", "k0", f"k{count - 1}"):
+            assert await manager.get(key) == text_of(key, size)
+        await manager.close_async()
+
+    run(main, kind)

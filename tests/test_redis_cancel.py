@@ -5,7 +5,7 @@ import random
 
 import pytest
 import redis.exceptions as errors
-from faultkit import PEER, run, until, value_of
+from faultkit import EXPRESS, ONE, PEER, run, stats_of, until, value_of
 from faultproxy import drop_before, hold, split, stall
 from test_redis_faults import check_in_step
 
@@ -339,3 +339,174 @@ def test_a_lost_connection_and_a_cancellation_at_once(proxy, connect):
             await check_in_step(client)
 
     run(main)
+
+
+# ---- a large write that was given up ----
+
+MB = 1 << 20
+# So much no socket takes at once: a frozen server has only a part of it.
+PARTLY = 12 * MB
+
+# Writes of a large value, given away for the key "k" or beside it.
+WRITES = {
+    "set": lambda client, value: client.set("k", value),
+    "mset": lambda client, value: client.mset({"big": value, "k": "old"}),
+    "mset, large last": lambda client, value: client.mset({"k": "old", "big": value}),
+    "pipeline": lambda client, value: (
+        client.pipeline(transaction=False).set("big", value).set("k", "old").execute()
+    ),
+    "transaction": lambda client, value: (
+        client.pipeline().set("big", value).set("k", "old").execute()
+    ),
+    "eval": lambda client, value: client.eval(
+        "return redis.call('SET', KEYS[2], 'old')", 2, "big", "k", value.decode()
+    ),
+}
+
+
+async def given_up(server, client, write, size):
+    """Gives a write up that a frozen server has in part or not yet read, and writes anew at once.
+
+    Returns whether it must not take effect behind that. What the kernel has all of holds back
+    newer commands for a second.
+    """
+    loop = asyncio.get_running_loop()
+    await client.set("big", b"x" * 100_000)  # the lane for large requests is there
+    server.freeze()
+    task = asyncio.ensure_future(WRITES[write](client, b"x" * size))
+    await asyncio.sleep(random.choice((0, 0.001, 0.02, 0.15)))
+    start = loop.time()
+    task.cancel()
+    newer = asyncio.ensure_future(client.set("k", "new"))
+    await asyncio.sleep(random.choice((0, 0.02)))
+    server.thaw()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await newer
+    # behind whatever still goes over its connection
+    assert await client.set("big", b"y" * 100_000)
+    return loop.time() - start < 0.9 or size >= PARTLY
+
+
+@pytest.mark.skipif(PEER, reason="redis-py's connection is closed, the server reads what it has")
+@pytest.mark.parametrize("write", WRITES)
+def test_a_large_write_given_up_replaces_nothing_newer(own_server, connect, kind, write):
+    server = own_server()
+
+    async def main():
+        for size in (70_000, MB, 3 * MB, PARTLY, 20 * MB, 30 * MB):
+            for attempt in range(20):
+                name = f"{size}:{attempt}"
+                async with connect(server, client_name=name) as client:
+                    settled = await given_up(server, client, write, size)
+                assert await until(lambda name=name: not server.clients(name))
+                if settled:
+                    assert server.command("GET", "k") == b"$3\r\nnew\r\n", size
+                    break
+            server.command("FLUSHALL")
+
+    run(main, kind)
+
+
+@pytest.mark.skipif(PEER, reason="more than redis-py does")
+@pytest.mark.parametrize("before", [True, False], ids=["behind another", "before another"])
+def test_a_large_write_given_up_beside_another(own_server, connect, kind, before):
+    """The other one goes on, or out anew, and is whole."""
+    server = own_server()
+
+    async def main():
+        async with connect(server, client_name="beside") as client:
+            for n in range(4):
+                await client.set("big", b"x" * 100_000)
+                server.freeze()
+                keys = ["other", "big"] if before else ["big", "other"]
+                values = {key: value_of(f"{key}{n}", PARTLY + n) for key in keys}
+                tasks = {
+                    key: asyncio.create_task(client.mset({key: values[key], f"of {key}": "old"}))
+                    for key in keys
+                }
+                await asyncio.sleep(0.05)
+                await cancelled(tasks["big"])
+                newer = asyncio.create_task(client.set("of big", "new"))
+                await asyncio.sleep(0.01)
+                server.thaw()
+                assert await tasks["other"] and await newer
+                await client.set("big", b"y" * 100_000)
+                assert await client.get("other") == values["other"]
+                assert await client.mget("of other", "of big") == [b"old", b"new"]
+                await check_in_step(client)
+        assert await until(lambda: not server.clients("beside"))
+        assert server.command("GET", "of big") == b"$3\r\nnew\r\n"
+
+    run(main, kind)
+
+
+@pytest.mark.skipif(PEER, reason="redis-py's connection is closed, the server reads what it has")
+def test_a_large_write_that_times_out_replaces_nothing_newer(own_server, connect, kind):
+    """What a frozen server has only a part of is never whole."""
+    server = own_server()
+
+    async def main():
+        async with connect(server, socket_timeout=0.3, client_name="late") as client:
+            await client.set("big", b"x" * 100_000)
+            server.freeze()
+            with pytest.raises(errors.TimeoutError):
+                await client.mset({"big": b"x" * PARTLY, "k": "old"})
+            server.thaw()
+            async with connect(server) as other:
+                assert await other.set("k", "new")
+                assert await until(lambda: len(server.clients("late")) <= ONE)
+                assert await other.get("k") == b"new"
+
+    run(main, kind)
+
+
+# ---- a connection that has gone silent ----
+
+# Commands on "b" that are given up after a while, and the length of its value.
+ATTEMPTS = {
+    "get": (10, lambda client: client.get("b")),
+    "large": (100_000, lambda client: client.get("b")),
+    "pipeline": (10, lambda client: client.pipeline(transaction=False).get("b").execute()),
+    "transaction": (10, lambda client: client.pipeline().get("b").execute()),
+}
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+@pytest.mark.parametrize("fault", [stall, hold])
+def test_a_silent_connection_is_replaced(proxy, connect, kind, fault, attempt):
+    """Without socket_timeout, when commands are given up; what nobody gave up stays under way."""
+    size, make = ATTEMPTS[attempt]
+    a, b = value_of("a", size), value_of("b", size)
+
+    async def main():
+        async with connect(proxy) as client:
+            for comes_alive in (True, False):
+                await asyncio.gather(client.set("a", a), client.set("b", b))
+                silent = proxy.on("GET", fault(), key=b"a")
+                kept = asyncio.create_task(client.get("a"))
+                assert await until(silent.reached.is_set)
+                reply = None
+                failures = 0
+                while reply is None and failures < 20:
+                    try:
+                        reply = await asyncio.wait_for(make(client), 0.3)
+                    except TimeoutError:
+                        failures += 1
+                assert reply in (b, [b])
+                assert failures > 0 or PEER or EXPRESS  # there is another connection
+                for _ in range(5):
+                    assert await asyncio.wait_for(client.get("b"), 20) == b
+                await asyncio.wait_for(check_in_step(client), 20)
+                assert not kept.done()
+                if comes_alive:
+                    silent.release()
+                    assert await asyncio.wait_for(kept, 20) == a
+                else:
+                    await cancelled(kept)
+                await check_in_step(client)
+                # nobody waits for it any more: it is gone
+                if not PEER:
+                    assert await until(lambda: stats_of(client)["connections"] <= 1 + ONE)
+
+    run(main, kind)

@@ -494,7 +494,9 @@ def test_deeply_nested_replies(server, proxy, kind):
                     for i in range(100)
                 )
             )
-            assert [reply for reply in replies if isinstance(reply, int)] == list(range(1, 91))
+            # in any order: the first may have gone over an express connection
+            counted = sorted(reply for reply in replies if isinstance(reply, int))
+            assert counted == list(range(1, 91))
             docs = await client._engine.execute("COMMAND", "DOCS", "XADD", "SET", "CONFIG")
             assert set(docs[::2]) == {b"xadd", b"set", b"config"}
 
