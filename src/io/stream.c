@@ -364,6 +364,19 @@ size_t arn__stream_in_flight(const arn_stream *s) {
     return s->writing ? s->sent : 0;
 }
 
+int arn__stream_is_alive(const arn_stream *s) {
+    uv_os_fd_t fd;
+    ssize_t n;
+    char byte;
+
+    if (uv_fileno(&s->u.handle, &fd) != 0)
+        return 0;
+    do
+        n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+}
+
 void arn__stream_mute(arn_stream *s) {
     s->muted = 1;
 }

@@ -57,6 +57,9 @@ void arn__stream_flush(arn_stream *s);
 /* Bytes that are being written: they can no longer be held back, and on_sent has yet to tell. */
 size_t arn__stream_in_flight(const arn_stream *s);
 
+/* 0 if the server has closed the open stream, which the loop may not have got round to yet. */
+int arn__stream_is_alive(const arn_stream *s);
+
 /* Writes nothing more than what is in flight. */
 void arn__stream_mute(arn_stream *s);
 

@@ -310,6 +310,7 @@ static int traverse_port(PyObject *op, visitproc visit, void *arg) {
 void arn_py_abandon_ports(arn_py_state *st) {
     arn_py_loop_port *port;
 
+    st->is_ending = 1;
     for (port = st->ports; port != NULL; port = port->next)
         port->abandoned = 1;
 }

@@ -101,7 +101,7 @@ static int submit(arn_py_request *self) {
     op = self->op;
     if (op == NULL)
         return -1;
-    if (self->rt != arn_runtime_current()) {
+    if (self->rt != arn_runtime_current() && !self->st->is_ending) {
         PyErr_SetString(PyExc_RuntimeError, "this command was made before a fork or a shutdown of "
                                             "the io thread: call the method again");
         goto fail;
@@ -111,6 +111,11 @@ static int submit(arn_py_request *self) {
         if (port == NULL)
             goto fail;
         Py_XSETREF(self->port, (arn_py_loop_port *)Py_NewRef((PyObject *)port));
+    }
+    if (self->rt != arn_runtime_current()) { /* in a daemon thread: never heard of again */
+        self->op = NULL;
+        arn_op_unref(op);
+        return 0;
     }
     if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
         self->cls->send_alone(self, op))

@@ -33,6 +33,8 @@ typedef struct arn_py_state {
     PyObject *str_resume;
     PyObject *kwnames_context; /* ("context",) */
 
+    int is_ending; /* the interpreter: see arn_py_abandon_ports() */
+
     /* Every live LoopPort, most recently used first; borrowed, each removes itself. */
     struct arn_py_loop_port *ports;
 } arn_py_state;

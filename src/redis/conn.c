@@ -565,6 +565,13 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
         arm(conn);
         return;
     }
+    /* A server that has gone away meanwhile must not cost a command. Not on a fresh connection: a
+     * server that closes each at once would be tried for ever. */
+    if (!arn_queue_empty(&conn->queued) && arn_queue_empty(&conn->sent) &&
+        now_of(conn) > conn->last_read && !arn__stream_is_alive(conn->stream)) {
+        check_failed(conn, ARN_ECONN, "Connection closed by server.");
+        return;
+    }
     if (!arn_queue_empty(&conn->queued) && needs_check(conn)) {
         send_ping(conn);
         return;

@@ -290,6 +290,34 @@ static void killed_and_restarted(void **state) {
     t_close(client);
 }
 
+/* The io thread gets a command before it has got round to the end of the connection. */
+static void closed_unnoticed(void **state) {
+    static const t_fault_step steps[] = {
+        {T_ACCEPT, 0, NULL, 0},   {T_READ, 0, GET("a"), 0}, {T_SEND, 0, "+a\r\n", 0},
+        {T_WAIT, 0, NULL, 0},     {T_CLOSE, 0, NULL, 0},    {T_ACCEPT, 1, NULL, 0},
+        {T_READ, 1, GET("b"), 0}, {T_SEND, 1, "+b\r\n", 0}, {0}};
+    static const arn_redis_route routes[] = {ARN_REDIS_SHARED, ARN_REDIS_EXCLUSIVE};
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT(routes); i++) {
+        t_fault *f = t_play(steps);
+        arn_redis_client *client = t_client(t_fault_port(f));
+        t_blocker blocker;
+        arn_redis_op *op;
+        RUN(t_op(client, routes[i], "GET", "a", NULL), ARN_OK, "a");
+        usleep(5000); /* not at once: then it takes the connection for a fresh one */
+        t_block(t_rt, &blocker);
+        op = t_start(t_op(client, routes[i], "GET", "b", NULL));
+        t_fault_go(f);
+        assert_int_equal(t_fault_wait(f, 5), 0);
+        t_unblock(&blocker);
+        NEXT(op, ARN_OK, "b");
+        assert_int_equal(t_fault_finish(f), 0);
+        t_close(client);
+    }
+}
+
 /* ---- cancelling ---- */
 
 static void cancels(void **state) {
@@ -519,6 +547,7 @@ int main(void) {
         TEST(large_in_transit),
         TEST(frozen_server),
         TEST(refused),
+        TEST(closed_unnoticed),
         TEST(cancels),
         TEST(accepts_and_closes),
         TEST(full_backlog),
