@@ -7,8 +7,8 @@
  * Routing. Small commands share lane 0. Requests above config.large_bytes, and commands on a key
  * whose value lately was that large, share lane 1, so that nothing small waits behind megabytes.
  * Commands that do not wait for one another may therefore run in another order, as over the
- * connections of a pool; but none overtakes a large request for its own key, and none at all a
- * large request that its caller has given up, lest an old value replace a new one.
+ * connections of a pool; but none overtakes a large request for its own key, and for a second none
+ * at all a large one that its caller has given up, lest an old value replace a new one.
  * Commands that block the server's side of the connection or change its state get a dedicated
  * connection, at most config.max_dedicated at a time; further ones wait for one.
  */
