@@ -364,17 +364,22 @@ size_t arn__stream_in_flight(const arn_stream *s) {
     return s->writing ? s->sent : 0;
 }
 
-int arn__stream_is_alive(const arn_stream *s) {
-    uv_os_fd_t fd;
+int arn__socket_peek(int fd) {
     ssize_t n;
     char byte;
 
-    if (uv_fileno(&s->u.handle, &fd) != 0)
-        return 0;
     do
         n = recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
-    return n > 0 || (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+    if (n > 0)
+        return 1;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : -1;
+}
+
+int arn__stream_is_alive(const arn_stream *s) {
+    uv_os_fd_t fd;
+
+    return uv_fileno(&s->u.handle, &fd) == 0 && arn__socket_peek(fd) >= 0;
 }
 
 void arn__stream_mute(arn_stream *s) {

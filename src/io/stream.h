@@ -60,6 +60,9 @@ size_t arn__stream_in_flight(const arn_stream *s);
 /* 0 if the server has closed the open stream, which the loop may not have got round to yet. */
 int arn__stream_is_alive(const arn_stream *s);
 
+/* Any thread. What a socket holds: 1, bytes to read; 0, nothing yet; -1, its end or an error. */
+int arn__socket_peek(int fd);
+
 /* Writes nothing more than what is in flight. */
 void arn__stream_mute(arn_stream *s);
 

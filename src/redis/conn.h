@@ -1,5 +1,6 @@
 /* conn.h - one connection to a Redis server and the client that owns it. io thread only, but for
- * what express.c uses: arn__redis_op_read().
+ * what express.c uses: arn__redis_op_read(), arn__redis_op_uncount(),
+ * arn__redis_client_has_large().
  *
  * A connection takes ops in order, writes them, and matches replies to them in the same order:
  *

@@ -83,18 +83,6 @@ void arn_redis_express_shutdown(arn_redis_express *e) {
     shutdown(e->fd, SHUT_RDWR);
 }
 
-/* A server that has gone away must not cost a command: the end of the stream may be waiting to be
- * read. Nothing else can be, as nothing was asked. */
-static int is_alive(const arn_redis_express *e) {
-    char byte;
-    ssize_t n;
-
-    do
-        n = recv(e->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-}
-
 int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     const arn_redis_config *config = &e->client->config;
     uint64_t now = uv_hrtime();
@@ -108,8 +96,11 @@ int arn_redis_express_send(arn_redis_express *e, arn_redis_op *op) {
     /* Behind a large request of another loop's, which may just now be given up. */
     if (arn__redis_client_has_large(e->client))
         return 0;
-    if (!is_alive(e) || (config->health_check_ms != 0 &&
-                         (now - e->last_use) / 1000000u >= config->health_check_ms)) {
+    /* A server that has gone away must not cost a command: the end of the stream may be waiting to
+     * be read. Nothing else can be, as nothing was asked. */
+    if (arn__socket_peek(e->fd) != 0 ||
+        (config->health_check_ms != 0 &&
+         (now - e->last_use) / 1000000u >= config->health_check_ms)) {
         e->over = 1;
         shutdown(e->fd, SHUT_RDWR);
         return 0;
