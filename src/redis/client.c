@@ -99,8 +99,7 @@ static uint64_t queued(const arn_redis_client *client, int large) {
 
 int arn__redis_client_has_large(const arn_redis_client *client) {
     /* In this order: it is given up before it is no longer queued. */
-    return queued(client, ARN_REDIS_LANE_LARGE) > 0 ||
-           atomic_load_explicit(&client->given_up, memory_order_relaxed) > 0;
+    return queued(client, ARN_REDIS_LANE_LARGE) > 0 || arn__redis_client_has_given_up(client);
 }
 
 static int is_large(const arn_redis_client *client, size_t len) {
@@ -418,7 +417,7 @@ static int pick_lane(arn_redis_client *client, arn_redis_op *op) {
         }
         return ARN_REDIS_LANE_LARGE;
     }
-    if ((large != NULL && large->given_up > 0) || is_large_key(client, op->key_hash))
+    if (arn__redis_client_has_given_up(client) || is_large_key(client, op->key_hash))
         return ARN_REDIS_LANE_LARGE;
     /* A large reply that nobody could foresee fills the small lane: go round it. */
     if (small != NULL && arn__redis_conn_in_large(small) &&

@@ -35,13 +35,18 @@ static uint64_t now_of(const arn_redis_conn *conn) {
 
 /* ---- ends ---- */
 
+/* Requests that were given up are in the way of what is queued. */
+static int holds_back(const arn_redis_conn *conn) {
+    return conn == conn->client->lanes[ARN_REDIS_LANE_LARGE] &&
+           arn__redis_client_has_given_up(conn->client);
+}
+
 /* The op, which was given up, no longer matters to the order of others. */
 static void stop_counting(arn_redis_op *op) {
     if (!op->given_up)
         return;
     op->given_up = 0;
-    atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed);
-    if (--op->conn->given_up == 0)
+    if (atomic_fetch_sub_explicit(&op->client->given_up, 1, memory_order_relaxed) == 1)
         arn__redis_client_pump_later(op->conn);
 }
 
@@ -109,20 +114,24 @@ static void back_off(arn_redis_conn *conn) {
     client->not_before = now_of(conn) + (backoff < BACKOFF_MAX_MS ? backoff : BACKOFF_MAX_MS);
 }
 
-/* An established connection has ended. What was sent fails; what was not waits for the next. */
-static void broke(arn_redis_conn *conn, int status, const char *message) {
-    if (conn->bytes_in == 0)
-        back_off(conn); /* accepted and closed without a word */
-    if (conn->role != ARN_REDIS_LANE) {
-        arn__redis_conn_end(conn, status, message);
-        return;
-    }
+/* A lane's connection ends. What was sent fails; what was not waits for the next. */
+static void reconnect(arn_redis_conn *conn, int status, const char *message) {
     drop_all(&conn->sent, status, message);
     close_stream(conn);
     if (!arn_queue_empty(&conn->queued)) {
         atomic_fetch_add_explicit(&conn->client->stats.reconnects, 1, memory_order_relaxed);
         arn__redis_conn_start(conn);
     }
+}
+
+/* An established connection has ended. */
+static void broke(arn_redis_conn *conn, int status, const char *message) {
+    if (conn->bytes_in == 0)
+        back_off(conn); /* accepted and closed without a word */
+    if (conn->role == ARN_REDIS_LANE)
+        reconnect(conn, status, message);
+    else
+        arn__redis_conn_end(conn, status, message);
 }
 
 /* An attempt at a connection has failed, and with it everything that waited for it. */
@@ -185,6 +194,102 @@ static void check_failed(arn_redis_conn *conn, int status, const char *message) 
     broke(conn, status, message);
 }
 
+static arn_redis_op *first_alive(arn_queue *queue) {
+    arn_queue *node;
+
+    for (node = queue->next; node != queue; node = node->next)
+        if (!op_of(node)->base.posted)
+            return op_of(node);
+    return NULL;
+}
+
+/* ---- commands that nobody waits for any more ---- */
+
+/* A lane's connection gets a successor; their order is then the server's affair. */
+static void retire(arn_redis_conn *conn) {
+    arn_queue *node;
+
+    for (node = conn->sent.next; holds_back(conn) && node != &conn->sent; node = node->next)
+        stop_counting(op_of(node));
+    arn__redis_client_retire(conn);
+}
+
+/* If an op that was finished early is not all on its way: sees to it that it never will be. What is
+ * behind it moves to the next connection; this one writes nothing more, and ends when the replies
+ * to what is before it are there. 1 if so. in_order: not if a request is all on its way that holds
+ * others back, which would then go round it. */
+static int cut(arn_redis_conn *conn, int in_order) {
+    uint64_t begun;
+    arn_queue *node;
+    int found = 0;
+
+    if (conn->role != ARN_REDIS_LANE || conn->state != ARN_REDIS_READY || conn->unsent == 0)
+        return 0;
+    begun = conn->appended - conn->unsent + arn__stream_in_flight(conn->stream);
+    for (node = conn->sent.prev; node != &conn->sent; node = node->prev) {
+        arn_redis_op *op = op_of(node);
+        if (op->ends_at <= begun)
+            break;
+        if (op->base.posted)
+            found = 1;
+        else if (op->ends_at - op->len < begun)
+            return 0; /* wanted, and its rest is still to be written */
+    }
+    if (!found)
+        return 0;
+    for (; in_order && node != &conn->sent; node = node->prev)
+        if (op_of(node)->given_up)
+            return 0; /* is on its way and holds back what would now go round it */
+
+    for (node = conn->sent.prev; node != &conn->sent;) {
+        arn_redis_op *op = op_of(node);
+        if (op->ends_at <= begun)
+            break;
+        node = node->prev;
+        if (op->base.posted)
+            continue;
+        arn_queue_remove(&op->base.node);
+        arn_queue_push_front(&conn->queued, &op->base.node);
+        op->base.state = ARN_OP_QUEUED;
+    }
+    if (first_alive(&conn->sent) == NULL) {
+        reconnect(conn, ARN_ECANCELED, NULL);
+    } else {
+        arn__stream_mute(conn->stream);
+        retire(conn);
+    }
+    return 1;
+}
+
+/* 1 if nobody waited for a reply on the connection, a lane's former one: it is gone. */
+static int end_if_unwanted(arn_redis_conn *conn) {
+    if (conn->role != ARN_REDIS_RETIRED || first_alive(&conn->sent) != NULL)
+        return 0;
+    arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
+    return 1;
+}
+
+/* Has nothing been read for some time, though replies are awaited? */
+static int is_silent(const arn_redis_conn *conn) {
+    uint64_t since = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
+
+    return !arn_queue_empty(&conn->sent) && now_of(conn) - since >= SILENCE_MS;
+}
+
+void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
+    if (conn == conn->client->lanes[ARN_REDIS_LANE_LARGE]) {
+        /* Before it is finished: an express connection looks for the one count or the other. */
+        op->given_up = 1;
+        if (atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed) == 0)
+            conn->order_by = now_of(conn) + ORDER_MS;
+    }
+    arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
+    if (!cut(conn, 1) && conn->role == ARN_REDIS_LANE && !holds_back(conn) && is_silent(conn))
+        retire(conn);
+    if (!end_if_unwanted(conn) && holds_back(conn))
+        arm(conn);
+}
+
 /* ---- time ---- */
 
 static int expire(arn_redis_conn *conn, arn_queue *queue, uint64_t now) {
@@ -209,115 +314,10 @@ static int expire(arn_redis_conn *conn, arn_queue *queue, uint64_t now) {
     return expired;
 }
 
-static arn_redis_op *first_alive(arn_queue *queue) {
-    arn_queue *node;
-
-    for (node = queue->next; node != queue; node = node->next)
-        if (!op_of(node)->base.posted)
-            return op_of(node);
-    return NULL;
-}
-
-/* ---- commands that nobody waits for any more ---- */
-
-/* A lane's connection gets a successor; their order is then the server's affair. */
-static void retire(arn_redis_conn *conn) {
-    arn_queue *node;
-
-    for (node = conn->sent.next; conn->given_up > 0 && node != &conn->sent; node = node->next)
-        stop_counting(op_of(node));
-    arn__redis_client_retire(conn);
-}
-
-/* If an op that was finished early is not all on its way: sees to it that it never will be. What is
- * behind it moves to the next connection; this one writes nothing more, and ends when the replies
- * to what is before it are there. 1 if so. Not before `order_by` if a request is all on its way
- * that holds others back, which would then go round it; `now` UINT64_MAX: all the same. */
-static int cut(arn_redis_conn *conn, uint64_t now) {
-    uint64_t begun;
-    arn_queue *node;
-    int found = 0;
-
-    if (conn->role != ARN_REDIS_LANE || conn->state != ARN_REDIS_READY || conn->unsent == 0)
-        return 0;
-    begun = conn->appended - conn->unsent + arn__stream_in_flight(conn->stream);
-    for (node = conn->sent.prev; node != &conn->sent; node = node->prev) {
-        arn_redis_op *op = op_of(node);
-        if (op->ends_at <= begun)
-            break;
-        if (op->base.posted)
-            found = 1;
-        else if (op->ends_at - op->len < begun)
-            return 0; /* wanted, and its rest is still to be written */
-    }
-    if (!found)
-        return 0;
-    for (; now < conn->order_by && node != &conn->sent; node = node->prev)
-        if (op_of(node)->given_up)
-            return 0; /* is on its way and holds back what would now go round it */
-
-    for (node = conn->sent.prev; node != &conn->sent;) {
-        arn_redis_op *op = op_of(node);
-        if (op->ends_at <= begun)
-            break;
-        node = node->prev;
-        if (op->base.posted)
-            continue;
-        arn_queue_remove(&op->base.node);
-        arn_queue_push_front(&conn->queued, &op->base.node);
-        op->base.state = ARN_OP_QUEUED;
-    }
-    if (first_alive(&conn->sent) != NULL) {
-        arn__stream_mute(conn->stream);
-        retire(conn);
-        return 1;
-    }
-    drop_all(&conn->sent, ARN_ECANCELED, NULL);
-    close_stream(conn);
-    if (!arn_queue_empty(&conn->queued)) {
-        atomic_fetch_add_explicit(&conn->client->stats.reconnects, 1, memory_order_relaxed);
-        arn__redis_conn_start(conn);
-    }
-    return 1;
-}
-
-/* 1 if nobody waited for a reply on the connection, a lane's former one: it is gone. */
-static int end_if_unwanted(arn_redis_conn *conn) {
-    if (conn->role != ARN_REDIS_RETIRED || first_alive(&conn->sent) != NULL)
-        return 0;
-    arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
-    return 1;
-}
-
-/* Has nothing been read for some time, though replies are awaited? */
-static int is_silent(const arn_redis_conn *conn) {
-    uint64_t since = conn->last_read > conn->sent_since ? conn->last_read : conn->sent_since;
-
-    return !arn_queue_empty(&conn->sent) && now_of(conn) - since >= SILENCE_MS;
-}
-
-void arn__redis_conn_give_up(arn_redis_conn *conn, arn_redis_op *op) {
-    if (conn == conn->client->lanes[ARN_REDIS_LANE_LARGE]) {
-        /* Before it is finished: an express connection looks for the one count or the other. */
-        op->given_up = 1;
-        if (conn->given_up++ == 0)
-            conn->order_by = now_of(conn) + ORDER_MS;
-        atomic_fetch_add_explicit(&conn->client->given_up, 1, memory_order_relaxed);
-    }
-    arn__redis_op_finish(op, ARN_ECANCELED, NULL); /* stays as a tombstone */
-    if (!cut(conn, now_of(conn)) && conn->role == ARN_REDIS_LANE && conn->given_up == 0 &&
-        is_silent(conn))
-        retire(conn);
-    if (!end_if_unwanted(conn) && conn->given_up > 0)
-        arm(conn);
-}
-
-/* ---- time runs out ---- */
-
 static void on_timer(uv_timer_t *timer) {
     arn_redis_conn *conn = timer->data;
     uint64_t now = now_of(conn);
-    int late;
+    int late, overdue;
 
     if (conn->state == ARN_REDIS_BACKOFF && now >= conn->client->not_before) {
         start_connecting(conn);
@@ -336,9 +336,8 @@ static void on_timer(uv_timer_t *timer) {
     }
     expire(conn, &conn->queued, now);
     late = expire(conn, &conn->sent, now);
-    if (late && conn->role == ARN_REDIS_LANE && !cut(conn, UINT64_MAX))
-        retire(conn);
-    if (conn->given_up > 0 && now >= conn->order_by && !cut(conn, now))
+    overdue = late > 0 || (holds_back(conn) && now >= conn->order_by);
+    if (overdue && conn->role == ARN_REDIS_LANE && !cut(conn, 0))
         retire(conn);
     if (late && conn->role == ARN_REDIS_DEDICATED) {
         arn__redis_conn_end(conn, ARN_ECONN, "Connection closed after a timeout.");
@@ -370,7 +369,7 @@ static void arm(arn_redis_conn *conn) {
         if (op != NULL && op->base.deadline != 0 && (at == 0 || op->base.deadline < at))
             at = op->base.deadline;
     }
-    if (conn->given_up > 0 && (at == 0 || conn->order_by < at))
+    if (holds_back(conn) && (at == 0 || conn->order_by < at))
         at = conn->order_by;
     if (at != 0)
         arm_at(conn, at);
@@ -457,8 +456,8 @@ static int read_op_reply(arn_redis_conn *conn) {
 }
 
 static void after_replies(arn_redis_conn *conn) {
-    if (conn->given_up > 0)
-        cut(conn, now_of(conn)); /* a reply may have been in the way */
+    if (holds_back(conn))
+        cut(conn, 1); /* a reply may have been in the way */
     if (conn->state != ARN_REDIS_READY || end_if_unwanted(conn) || !arn_queue_empty(&conn->sent))
         return;
     arm(conn); /* what is still queued may be overdue first */
@@ -552,8 +551,7 @@ static void send_ping(arn_redis_conn *conn) {
 static int needs_check(const arn_redis_conn *conn) {
     uint64_t interval = conn->client->config.health_check_ms;
 
-    return interval != 0 && arn_queue_empty(&conn->sent) &&
-           now_of(conn) - conn->last_read >= interval;
+    return interval != 0 && now_of(conn) - conn->last_read >= interval;
 }
 
 void arn__redis_conn_pump(arn_redis_conn *conn) {
@@ -561,20 +559,21 @@ void arn__redis_conn_pump(arn_redis_conn *conn) {
 
     if (conn->state != ARN_REDIS_READY)
         return;
-    if (conn->given_up > 0) { /* that first comes to its end, see on_timer() */
+    if (holds_back(conn)) { /* that first comes to its end, see on_timer() */
         arm(conn);
         return;
     }
-    /* A server that has gone away meanwhile must not cost a command. Not on a fresh connection: a
-     * server that closes each at once would be tried for ever. */
-    if (!arn_queue_empty(&conn->queued) && arn_queue_empty(&conn->sent) &&
-        now_of(conn) > conn->last_read && !arn__stream_is_alive(conn->stream)) {
-        check_failed(conn, ARN_ECONN, "Connection closed by server.");
-        return;
-    }
-    if (!arn_queue_empty(&conn->queued) && needs_check(conn)) {
-        send_ping(conn);
-        return;
+    if (!arn_queue_empty(&conn->queued) && arn_queue_empty(&conn->sent)) {
+        /* A server that has gone away meanwhile must not cost a command. Not on a fresh connection:
+         * a server that closes each at once would be tried for ever. */
+        if (now_of(conn) > conn->last_read && !arn__stream_is_alive(conn->stream)) {
+            check_failed(conn, ARN_ECONN, "Connection closed by server.");
+            return;
+        }
+        if (needs_check(conn)) {
+            send_ping(conn);
+            return;
+        }
     }
     while (conn->unsent < UNSENT_MAX && !arn_queue_empty(&conn->queued)) {
         arn_redis_op *op = op_of(conn->queued.next);

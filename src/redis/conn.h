@@ -63,8 +63,7 @@ typedef struct arn_redis_conn {
     unsigned in_data;           /* depth of on_data: the conn must not be freed under it */
     unsigned doomed;            /* to be freed when on_data returns */
     unsigned was_ready;         /* this stream has been READY */
-    unsigned given_up;          /* requests in a large lane's `sent` */
-    uint64_t order_by;          /* loop time: until when those hold others back */
+    uint64_t order_by;          /* loop time: until when requests given up hold others back */
     unsigned discard;           /* close instead of reuse */
     arn_redis_session *session; /* that leases it; referenced */
     arn_arena scratch;          /* replies that no op asked for */
@@ -114,7 +113,8 @@ struct arn_redis_client {
      * freed, on whatever thread. A slot is shared by few keys of those in use. */
     _Atomic uint16_t large_under_way[1024];
 
-    /* The lanes' together. Written by the io thread, read by any. */
+    /* Requests in the large lane's `sent` that were given up, which hold back newer ones. Written
+     * by the io thread, read by any. */
     _Atomic unsigned given_up;
 
     /* Any thread: bytes of ops that are made and not yet submitted, and that are under way. */
@@ -128,6 +128,10 @@ static inline arn_redis_op *arn__redis_op_of(arn_queue *node) {
 
 static inline uint64_t arn__redis_now(const arn_redis_client *client) {
     return uv_now(arn__runtime_loop(client->rt));
+}
+
+static inline int arn__redis_client_has_given_up(const arn_redis_client *client) {
+    return atomic_load_explicit(&client->given_up, memory_order_relaxed) > 0;
 }
 
 /* conn.c */
