@@ -107,6 +107,15 @@ def server(shared_server: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
+def ours(server: RedisServer) -> Iterator[Any]:
+    """A memory manager of ours."""
+    from arshai_native.memory import AsyncRedisMemoryManager
+
+    with AsyncRedisMemoryManager(server.url, ttl=600) as manager:
+        yield manager
+
+
+@pytest.fixture
 def own_server() -> Iterator[Callable[..., RedisServer]]:
     """own_server(*options): a server of the test's own, to be killed as it likes."""
     servers: list[RedisServer] = []

@@ -64,12 +64,6 @@ def raw(server):
 
 
 @pytest.fixture
-def ours(server):
-    with AsyncRedisMemoryManager(server.url, ttl=600) as manager:
-        yield manager
-
-
-@pytest.fixture
 def theirs(server, arshai):
     manager = arshai.RedisWorkingMemoryManager(server.url, ttl=600)
     yield manager

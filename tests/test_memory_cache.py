@@ -28,12 +28,6 @@ def raw(server):
 
 
 @pytest.fixture
-def ours(server):
-    with AsyncRedisMemoryManager(server.url, ttl=600) as manager:
-        yield manager
-
-
-@pytest.fixture
 def decorators():
     reason = "arshai is not installed"
     return pytest.importorskip("arshai.cache.decorators", reason=reason)

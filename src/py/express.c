@@ -178,13 +178,7 @@ static void drop_express(express *self) {
         arn_op_set_port(&op->base, self->port->port);
         arn_port_post(self->port->port, &op->base);
     } else if (op != NULL) {
-        PyObject *owner = op->base.owner;
-        arn_queue_remove(&op->base.live);
-        op->base.owner = NULL;
-        if (owner != NULL)
-            ((arn_py_request *)owner)->op = NULL;
-        Py_XDECREF(owner);
-        arn_op_unref(&op->base);
+        arn_py_port_drop(&op->base);
     }
     end_express(self, 0);
 }

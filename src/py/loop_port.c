@@ -170,11 +170,10 @@ void arn_py_port_submit(arn_py_loop_port *self, arn_op *op, size_t size, PyObjec
     self->pending_last = &op->msg;
     self->pending_count++;
     self->pending_bytes += size;
-    if (self->pending_bytes >= FLUSH_BYTES)
+    if (self->pending_bytes >= FLUSH_BYTES) {
         flush_pending(self);
-
-    if (self->pending == NULL)
         return;
+    }
     if (self->draining && (self->pending_count > 1 || !arn_py_port_is_nested(self))) {
         if (self->pending_count >= FLUSH_EVERY)
             flush_pending(self);
@@ -205,18 +204,22 @@ static PyObject *flush_method(PyObject *op, PyObject *ignored) {
     Py_RETURN_NONE;
 }
 
-/* What was taken comes to nobody. */
+void arn_py_port_drop(arn_op *op) {
+    PyObject *owner = op->owner;
+
+    arn_queue_remove(&op->live);
+    op->owner = NULL;
+    if (owner != NULL)
+        ((arn_py_request *)owner)->op = NULL;
+    arn_op_unref(op);
+    Py_XDECREF(owner);
+}
+
 static void drop_todo(arn_py_loop_port *self) {
     while (self->todo != NULL) {
         arn_op *done = self->todo;
-        PyObject *owner = done->owner;
         self->todo = done->next_done;
-        arn_queue_remove(&done->live);
-        done->owner = NULL;
-        if (owner != NULL)
-            ((arn_py_request *)owner)->op = NULL;
-        arn_op_unref(done);
-        Py_XDECREF(owner);
+        arn_py_port_drop(done);
     }
 }
 

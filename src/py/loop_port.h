@@ -68,6 +68,9 @@ void arn_py_abandon_ports(arn_py_state *st);
  */
 int arn_py_port_complete(arn_py_loop_port *self, arn_op *op);
 
+/* The op comes to nobody: its owner forgets it, and it is dropped. */
+void arn_py_port_drop(arn_op *op);
+
 /* loop.call_soon(callback, argument, context=context); -1 with an exception set. */
 int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *argument,
                           PyObject *context);

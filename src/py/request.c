@@ -95,13 +95,15 @@ static int notify(arn_py_request *self, int direct) {
  * with it. On failure there is no op. */
 static int submit(arn_py_request *self) {
     arn_op *op;
+    int is_stale;
 
     if (self->op == NULL)
         self->op = self->cls->make_op(self);
     op = self->op;
     if (op == NULL)
         return -1;
-    if (self->rt != arn_runtime_current() && !self->st->is_ending) {
+    is_stale = self->rt != arn_runtime_current();
+    if (is_stale && !self->st->is_ending) {
         PyErr_SetString(PyExc_RuntimeError, "this command was made before a fork or a shutdown of "
                                             "the io thread: call the method again");
         goto fail;
@@ -112,7 +114,7 @@ static int submit(arn_py_request *self) {
             goto fail;
         Py_XSETREF(self->port, (arn_py_loop_port *)Py_NewRef((PyObject *)port));
     }
-    if (self->rt != arn_runtime_current()) { /* in a daemon thread: never heard of again */
+    if (is_stale) { /* in a daemon thread: never heard of again */
         self->op = NULL;
         arn_op_unref(op);
         return 0;

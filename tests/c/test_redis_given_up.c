@@ -14,12 +14,18 @@
 
 #include <cmocka.h>
 
-/* Both lanes are connected, and the server frozen. */
-static void freeze(arn_redis_client *client, const char *large) {
+/* Both lanes are connected, and the server frozen. The bytes sent so far. */
+static long freeze(arn_redis_client *client, const char *large) {
     ASK(client, "PONG", "PING");
     ASK(client, "OK", "SET", "warm", large);
     assert_int_equal(STAT(client, connections), 2);
     t_redis_freeze(&t_server);
+    return STAT(client, bytes_out);
+}
+
+static void give_up(arn_redis_op *op) {
+    arn_op_cancel(t_rt, &op->base);
+    NEXT(op, ARN_ECANCELED, NULL);
 }
 
 /* So much that the rest does not fit into the sockets. */
@@ -44,8 +50,7 @@ static void cut(void **state) {
     int i;
 
     (void)state;
-    freeze(client, word);
-    out = STAT(client, bytes_out);
+    out = freeze(client, word);
     for (i = 0; i < COUNT_ALL; i++) {
         snprintf(key, sizeof(key), "cut:%d", i);
         ops[i] = t_start(i < GIVEN_UP ? OP(client, SHARED, "SET", key, word)
@@ -53,8 +58,7 @@ static void cut(void **state) {
     }
     wait_until_full(client, out);
     for (i = GIVEN_UP - 1; i >= 0; i--) { /* what was begun comes last: one cut is enough */
-        arn_op_cancel(t_rt, &ops[i]->base);
-        NEXT(ops[i], ARN_ECANCELED, NULL);
+        give_up(ops[i]);
     }
     UNTIL(STAT(client, connects) == 3);
     t_redis_thaw(&t_server);
@@ -113,14 +117,12 @@ static void held_back(void **state) {
         arn_redis_op *ops[3], *given_up;
         long out;
         int i;
-        freeze(client, medium);
-        out = STAT(client, bytes_out);
+        out = freeze(client, medium);
         ops[0] = t_start(OP(client, SHARED, "SET", "kept", medium));
         given_up = t_start(OP(client, SHARED, "MSET", "a", "old", "b", large, "c", "old"));
         ops[1] = t_start(OP(client, SHARED, "APPEND", "a", medium)); /* waits behind it */
         wait_until_full(client, out);
-        arn_op_cancel(t_rt, &given_up->base);
-        NEXT(given_up, ARN_ECANCELED, NULL);
+        give_up(given_up);
         ops[2] = t_start(OP(client, SHARED, "SET", "c", "new"));
         t_barrier(t_rt);
         t_redis_thaw(&t_server);
@@ -151,12 +153,10 @@ static void nothing_overtakes(void **state) {
 
     (void)state;
     for (round = 0; round < ROUNDS; round++) {
-        freeze(client, small);
-        out = STAT(client, bytes_out);
+        out = freeze(client, small);
         given_up = t_start(OP(client, SHARED, "MSET", "a", "old", "b", medium, "c", "old"));
         UNTIL(STAT(client, bytes_out) - out > 1500 << 10);
-        arn_op_cancel(t_rt, &given_up->base);
-        NEXT(given_up, ARN_ECANCELED, NULL);
+        give_up(given_up);
         newer = t_start(OP(client, SHARED, "SET", "c", "new"));
         t_barrier(t_rt);
         t_redis_thaw(&t_server);
@@ -166,12 +166,10 @@ static void nothing_overtakes(void **state) {
         assert_int_equal(STAT(client, connects), 2);
     }
     /* But it is not waited for for ever. */
-    freeze(client, small);
-    out = STAT(client, bytes_out);
+    out = freeze(client, small);
     given_up = t_start(OP(client, SHARED, "SET", "b", medium));
     UNTIL(STAT(client, bytes_out) - out > 1500 << 10);
-    arn_op_cancel(t_rt, &given_up->base);
-    NEXT(given_up, ARN_ECANCELED, NULL);
+    give_up(given_up);
     newer = t_start(OP(client, SHARED, "GET", "c"));
     t_barrier(t_rt);
     assert_int_equal(STAT(client, connects), 2);
@@ -196,14 +194,12 @@ static void one_behind_the_other(void **state) {
     for (round = 0; round < ROUNDS; round++) {
         arn_redis_op *ops[2], *newer, *late;
         long out;
-        freeze(client, small);
-        out = STAT(client, bytes_out);
+        out = freeze(client, small);
         ops[0] = t_start(OP(client, SHARED, "MSET", "a", medium, "c", "old"));
         ops[1] = t_start(OP(client, SHARED, "MSET", "b", large, "c", "older"));
         wait_until_full(client, out);
         for (i = 0; i < 2; i++) {
-            arn_op_cancel(t_rt, &ops[i]->base);
-            NEXT(ops[i], ARN_ECANCELED, NULL);
+            give_up(ops[i]);
         }
         late = OP(client, SHARED, "SET", "c", "late");
         late->base.timeout_ms = 20;
@@ -241,8 +237,7 @@ static void silent_lane(void **state) {
     b = t_start(OP(client, SHARED, "GET", "b"));
     assert_int_equal(t_fault_wait(f, 2), 0);
     usleep(150000);
-    arn_op_cancel(t_rt, &a->base);
-    NEXT(a, ARN_ECANCELED, NULL);
+    give_up(a);
     ASK(client, "c", "GET", "c");
     assert_int_equal(STAT(client, connections), 2);
     t_fault_go(f);
@@ -251,8 +246,7 @@ static void silent_lane(void **state) {
     d = t_start(OP(client, SHARED, "GET", "d"));
     assert_int_equal(t_fault_wait(f, 9), 0);
     usleep(150000);
-    arn_op_cancel(t_rt, &d->base); /* nobody else waits there */
-    NEXT(d, ARN_ECANCELED, NULL);
+    give_up(d); /* nobody else waits there */
     ASK(client, "e", "GET", "e");
     assert_int_equal(t_fault_finish(f), 0);
     t_close(client);

@@ -76,17 +76,15 @@ static void set_ups(void **state) {
     }
 }
 
+#define AUTH_NAMED "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$1\r\np\r\n"
+#define AUTH_PLAIN "*2\r\n$4\r\nAUTH\r\n$1\r\np\r\n"
+#define NO_NAMES "-ERR wrong number of arguments for 'auth' command\r\n"
+
 static void old_server(void **state) {
     static const t_fault_step steps[] = {
-        {T_ACCEPT, 0, NULL, 0},
-        {T_READ, 0, "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$1\r\np\r\n", 0},
-        {T_SEND, 0, "-ERR wrong number of arguments for 'auth' command\r\n", 0},
-        {T_ACCEPT, 1, NULL, 0},
-        {T_READ, 1, "*2\r\n$4\r\nAUTH\r\n$1\r\np\r\n", 0},
-        {T_SEND, 1, "+OK\r\n", 0},
-        {T_READ, 1, PING, 0},
-        {T_SEND, 1, "+PONG\r\n", 0},
-        {0}};
+        {T_ACCEPT, 0, NULL, 0}, {T_READ, 0, AUTH_NAMED, 0},  {T_SEND, 0, NO_NAMES, 0},
+        {T_ACCEPT, 1, NULL, 0}, {T_READ, 1, AUTH_PLAIN, 0},  {T_SEND, 1, "+OK\r\n", 0},
+        {T_READ, 1, PING, 0},   {T_SEND, 1, "+PONG\r\n", 0}, {0}};
     t_fault *f = t_play(steps);
     arn_redis_config config = t_config(t_fault_port(f));
     arn_redis_client *client;
@@ -99,10 +97,6 @@ static void old_server(void **state) {
     assert_int_equal(t_fault_finish(f), 0);
     t_close(client);
 }
-
-#define AUTH_NAMED "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$1\r\np\r\n"
-#define AUTH_PLAIN "*2\r\n$4\r\nAUTH\r\n$1\r\np\r\n"
-#define NO_NAMES "-ERR wrong number of arguments for 'auth' command\r\n"
 
 /* Both are being set up when the first refusal comes. */
 static void old_server_twice(void **state) {
