@@ -4,6 +4,8 @@ Each case is a Python of its own: what went wrong here were reads of freed memor
 gets the bytes that were there, or the caller a RuntimeError.
 """
 
+import textwrap
+
 import pytest
 from faultkit import PEER
 from test_redis_bridge import script
@@ -53,6 +55,21 @@ async def attempt(make):
         return error
 """
 
+END = """
+async def all_of_it():
+    await main()
+    await plain.aclose()
+    print("well")
+
+asyncio.run(all_of_it())
+"""
+
+
+def goes_well(body, *args):
+    """main() of the body comes to its end, in a Python of its own."""
+    script(END, *args, common=COMMON + textwrap.dedent(body), says="well")
+
+
 CHANGES = {
     "clear": "box.clear()",
     "shrink": "[box.pop() if is_list else box.popitem() for _ in range(20)]",
@@ -67,7 +84,7 @@ CHANGES = {
 @pytest.mark.parametrize("retry", [False, True], ids=["", "retry"])
 def test_lists(server, change, retry):
     """mget, hmget, and the commands of a pipeline."""
-    script(
+    goes_well(
         """
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -120,23 +137,17 @@ def test_lists(server, change, retry):
 
             assert await client.mget(names) == [key.upper().encode() for key in names]
             await client.aclose()
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
         CHANGES[change],
         "retry" if retry else "",
-        common=COMMON,
-        says="well",
     )
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_dicts(server, change):
     """hset, mset and zadd: a dict that changes its size is an error, as in Python."""
-    script(
+    goes_well(
         """
         async def main():
             client = Redis(port=port)
@@ -169,21 +180,15 @@ def test_dicts(server, change):
                     assert len(found) == len(before), (len(found), len(before))
             assert await client.ping()
             await client.aclose()
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
         CHANGES[change],
-        common=COMMON,
-        says="well",
     )
 
 
 def test_the_engine_goes_meanwhile(server):
     """The client loses its engine, and nobody else has it, while its command is put together."""
-    script(
+    goes_well(
         """
         def methods(client, evil):
             return (
@@ -223,20 +228,14 @@ def test_the_engine_goes_meanwhile(server):
             assert await plain.get("k") == b"7"
             assert await plain.lrange("l", 0, -1) == [b"b", b"7", b"a"] * 2
             assert await plain.hgetall("h") == {b"7": b"7", b"a": b"1", b"e": b"7", b"b": b"2"}
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
-        common=COMMON,
-        says="well",
     )
 
 
 def test_the_engine_goes_while_execute_command_is_looked_up(server):
     """A property of a subclass, say, which a C method asks for to see whether it is replaced."""
-    script(
+    goes_well(
         """
         class Own(Redis):
             armed = False
@@ -261,20 +260,14 @@ def test_the_engine_goes_while_execute_command_is_looked_up(server):
                 client.armed = True
                 await attempt(lambda: make(client))
                 await client.aclose()
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
-        common=COMMON,
-        says="well",
     )
 
 
 def test_conversions_that_raise(server):
     """What they raise is raised when the command is awaited; nothing of it is sent."""
-    script(
+    goes_well(
         """
         class Worse(int):
             def __repr__(self):
@@ -309,20 +302,14 @@ def test_conversions_that_raise(server):
                             raise AssertionError(make)
                 assert await client.keys() == []
                 assert await client.set("k", Float(2)) and await client.get("k") == b"1.5"
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
-        common=COMMON,
-        says="well",
     )
 
 
 def test_the_cycle_through_a_request_is_collected(server):
     """Arguments, options and callbacks that know the request they belong to."""
-    script(
+    goes_well(
         """
         import weakref
 
@@ -346,12 +333,6 @@ def test_the_cycle_through_a_request_is_collected(server):
             gc.collect()
             assert [owner() for owner in owners] == [None] * 10
             await client.aclose()
-            await plain.aclose()
-            print("well")
-
-        asyncio.run(main())
         """,
         server.port,
-        common=COMMON,
-        says="well",
     )
