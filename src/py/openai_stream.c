@@ -1,0 +1,467 @@
+/* openai_stream.c - OpenAIStream: the items of a streamed reply, out of the batch in hand.
+ *
+ * The io thread splits the stream into events and parses them; a batch is all that has come since
+ * the last one was taken. As long as a batch has items, an item costs no trip to the event loop.
+ */
+#include "py/openai.h"
+
+#include "py/model.h"
+
+typedef enum stream_state {
+    STREAM_OPEN,
+    STREAM_ENDING, /* "[DONE]" was read: what follows is thrown away, to keep the connection */
+    STREAM_OVER
+} stream_state;
+
+typedef struct stream {
+    PyObject_HEAD
+    arn_py_state *st;
+    PyObject *response; /* HttpResponse; NULL: __init__ was not called */
+    PyObject *plan;     /* of an item */
+    arn_http_batch *batch;
+    size_t next; /* event of it */
+    stream_state state;
+} stream;
+
+static arn_http_op *op_of(const stream *self) {
+    return ((arn_py_http_response *)self->response)->op;
+}
+
+static void drop_batch(stream *self) {
+    arn_http_batch_free(self->batch);
+    self->batch = NULL;
+    self->next = 0;
+}
+
+static void give_up(stream *self) {
+    arn_http_stream *s = self->response == NULL ? NULL : op_of(self)->stream;
+
+    self->state = STREAM_OVER;
+    if (s != NULL && arn_http_stream_runtime(s) == arn_runtime_current())
+        arn_http_stream_abandon(s);
+}
+
+/* ---- items ---- */
+
+static PyObject *text_of(arn_slice s) {
+    return PyUnicode_DecodeUTF8(s.data != NULL ? s.data : "", (Py_ssize_t)s.len, NULL);
+}
+
+static PyObject *text_or_none(arn_slice s) {
+    if (s.len == 0)
+        Py_RETURN_NONE;
+    return text_of(s);
+}
+
+static int begins(arn_slice s, const char *with, size_t len) {
+    return s.len >= len && memcmp(s.data, with, len) == 0;
+}
+
+static int has_error(const arn_value *map) {
+    size_t i;
+
+    for (i = 0; i < map->len; i++) {
+        const arn_value *key = &map->u.items[2 * i];
+        if (key->len == 5 && memcmp(key->u.bytes, "error", 5) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* The item of an event as the SDK makes it: raises, too. */
+static PyObject *odd_item(stream *self, const arn_http_event *event) {
+    PyObject *name = text_or_none(event->event);
+    PyObject *data = name == NULL ? NULL : text_of(event->data);
+    PyObject *item = data == NULL ? NULL
+                                  : PyObject_CallMethodObjArgs((PyObject *)self,
+                                                               self->st->str_item_of, name, data,
+                                                               NULL);
+
+    Py_XDECREF(name);
+    Py_XDECREF(data);
+    return item;
+}
+
+static PyObject *item_of(stream *self, const arn_http_event *event) {
+    if (event->json != 0 || event->value.kind != ARN_MAP || self->plan == Py_None ||
+        begins(event->event, "thread.", 7) || has_error(&event->value))
+        return odd_item(self, event);
+    return arn_py_model_build(self->st, self->plan, &event->value);
+}
+
+/* Raises what an end like this means. Returns NULL. */
+static PyObject *raise_end(stream *self, arn_http_failure failure, const char *message) {
+    PyObject *error, *raised;
+
+    arn_py_http_raise(self->st, failure, message, op_of(self)->method, op_of(self)->url);
+    if (!PyErr_ExceptionMatches(self->st->http_error))
+        return NULL;
+    error = arn_py_take_error();
+    raised = PyObject_CallMethodOneArg((PyObject *)self, self->st->str_failure_of, error);
+    Py_DECREF(error);
+    if (raised != NULL) {
+        if (PyExceptionInstance_Check(raised))
+            arn_py_raise(raised);
+        else
+            PyErr_SetString(PyExc_TypeError, "_failure_of() must return an exception");
+        Py_DECREF(raised);
+    }
+    return NULL;
+}
+
+/* The batch has no more events: NULL with nothing set if another is to be read. */
+static PyObject *end_of_batch(stream *self) {
+    arn_http_batch *batch = self->batch;
+    int was_open = self->state == STREAM_OPEN;
+
+    if (!batch->is_end) {
+        drop_batch(self);
+        return NULL;
+    }
+    self->state = STREAM_OVER;
+    if (batch->failure != ARN_HTTP_OK && was_open)
+        raise_end(self, batch->failure, batch->message);
+    else
+        PyErr_SetNone(PyExc_StopAsyncIteration);
+    drop_batch(self);
+    return NULL;
+}
+
+/* The next item; NULL with an exception set, StopAsyncIteration at the end; or NULL without one:
+ * the next batch is to be read. */
+static PyObject *next_item(stream *self) {
+    for (;;) {
+        const arn_http_event *event;
+        PyObject *item;
+
+        if (self->state != STREAM_OPEN) {
+            PyErr_SetNone(PyExc_StopAsyncIteration);
+            return NULL;
+        }
+        if (self->batch == NULL)
+            return NULL;
+        if (self->next == self->batch->count)
+            return end_of_batch(self);
+        event = &self->batch->events[self->next++];
+        if (begins(event->data, "[DONE]", 6)) {
+            self->state = self->batch->is_end ? STREAM_OVER : STREAM_ENDING;
+            continue;
+        }
+        item = item_of(self, event);
+        if (item == NULL && self->state == STREAM_OPEN)
+            give_up(self);
+        return item;
+    }
+}
+
+/* ---- reading ---- */
+
+/* Puts the batch of a read op that has ended well into the stream's hand. 0, or -1 with an
+ * exception set. */
+static int take_batch(stream *self, arn_op *base) {
+    arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
+
+    if (base->status == ARN_EBUSY) {
+        PyErr_SetString(PyExc_RuntimeError, "the stream is being read by another task already");
+        return -1;
+    }
+    if (base->status != ARN_OK) {
+        self->state = STREAM_OVER;
+        raise_end(self, base->status == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_CLOSED,
+                  base->message != NULL ? base->message : "the stream was closed");
+        return -1;
+    }
+    drop_batch(self);
+    self->batch = reader->batch;
+    reader->batch = NULL;
+    return 0;
+}
+
+static arn_op *make_read(arn_py_request *req) {
+    stream *self = (stream *)req->args;
+    arn_http_read *reader = arn_http_read_new(op_of(self)->stream);
+
+    if (reader == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    req->op = &reader->base;
+    req->rt = arn_http_stream_runtime(op_of(self)->stream);
+    return req->op;
+}
+
+static size_t submitting_read(arn_op *op) {
+    (void)op;
+    return 256;
+}
+
+static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
+static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
+static PyObject *convert_rest(arn_py_request *req, arn_op *base, double *again);
+
+static const arn_py_request_class item_class = {
+    "AsyncStream.__anext__", make_read, convert_item, submitting_read, NULL, NULL};
+static const arn_py_request_class events_class = {
+    "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL};
+static const arn_py_request_class rest_class = {
+    "AsyncStream", make_read, convert_rest, submitting_read, NULL, NULL};
+
+static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
+    arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);
+
+    if (req != NULL)
+        req->args = Py_NewRef((PyObject *)self);
+    return req;
+}
+
+/* "[DONE]" came and the end of the reply has not: it is awaited without the reader, who has all it
+ * wants, so that the connection can be used again. */
+static void read_rest(stream *self) {
+    arn_py_request *req;
+    arn_py_loop_port *port;
+
+    if (self->state != STREAM_ENDING)
+        return;
+    self->state = STREAM_OVER;
+    drop_batch(self);
+    req = new_read(self, &rest_class);
+    port = req == NULL ? NULL : arn_py_running_port(self->st, req->rt);
+    if (port == NULL || arn_py_request_start(req, port) < 0) {
+        arn_py_ignore_error();
+        give_up(self);
+    }
+    Py_XDECREF(req);
+}
+
+static PyObject *convert_rest(arn_py_request *req, arn_op *base, double *again) {
+    const arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
+
+    if (base->status == ARN_OK && reader->batch != NULL && !reader->batch->is_end)
+        *again = 0;
+    (void)req;
+    Py_RETURN_NONE;
+}
+
+/* What next_item() has given, as the outcome of a read. */
+static PyObject *outcome(stream *self, PyObject *item, double *again) {
+    if (item != NULL)
+        return item;
+    if (PyErr_Occurred()) {
+        PyObject *error;
+        if (self->state != STREAM_ENDING)
+            return NULL;
+        error = arn_py_take_error();
+        read_rest(self);
+        arn_py_raise(error);
+        Py_DECREF(error);
+        return NULL;
+    }
+    *again = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again) {
+    stream *self = (stream *)req->args;
+
+    if (take_batch(self, base) < 0)
+        return NULL;
+    return outcome(self, next_item(self), again);
+}
+
+/* An awaitable that has its outcome: the item (taken over), or the exception that is set. */
+static PyObject *done(stream *self, const arn_py_request_class *cls, PyObject *item) {
+    arn_py_request *req;
+    PyObject *error = item == NULL ? arn_py_take_error() : NULL;
+
+    req = arn_py_request_new(self->st, cls);
+    if (req == NULL) {
+        Py_XDECREF(item);
+        Py_XDECREF(error);
+        return NULL;
+    }
+    req->result = item;
+    req->error = error;
+    req->state = ARN_PY_DONE;
+    return (PyObject *)req;
+}
+
+static int check(stream *self) {
+    if (self->response != NULL)
+        return 0;
+    PyErr_SetString(PyExc_RuntimeError, "OpenAIStream.__init__ was not called");
+    return -1;
+}
+
+static PyObject *anext_slot(PyObject *op) {
+    stream *self = (stream *)op;
+    PyObject *item;
+    double again = -1.0;
+
+    if (check(self) < 0)
+        return NULL;
+    item = outcome(self, next_item(self), &again);
+    if (again < 0)
+        return done(self, &item_class, item);
+    Py_DECREF(item);
+    return (PyObject *)new_read(self, &item_class);
+}
+
+/* ---- events as they came ---- */
+
+static PyObject *event_tuple(const arn_http_event *event) {
+    PyObject *name = text_or_none(event->event);
+    PyObject *data = name == NULL ? NULL : text_of(event->data);
+    PyObject *id = data == NULL ? NULL : text_or_none(event->id);
+    PyObject *retry = id == NULL         ? NULL
+                      : event->retry < 0 ? Py_NewRef(Py_None)
+                                         : PyLong_FromLongLong(event->retry);
+    PyObject *made = retry == NULL ? NULL : PyTuple_Pack(4, name, data, id, retry);
+
+    Py_XDECREF(name);
+    Py_XDECREF(data);
+    Py_XDECREF(id);
+    Py_XDECREF(retry);
+    return made;
+}
+
+/* The batch's events as a list, [] at the end; NULL with an exception set, or without one. */
+static PyObject *next_events(stream *self) {
+    PyObject *list;
+
+    if (self->state == STREAM_OVER)
+        return PyList_New(0);
+    if (self->batch == NULL)
+        return NULL;
+    if (self->next == self->batch->count) {
+        list = end_of_batch(self);
+        if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_StopAsyncIteration)) {
+            PyErr_Clear();
+            list = PyList_New(0);
+        }
+        return list;
+    }
+    list = PyList_New(0);
+    while (list != NULL && self->next < self->batch->count) {
+        PyObject *event = event_tuple(&self->batch->events[self->next++]);
+        if (event == NULL || PyList_Append(list, event) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(event);
+    }
+    return list;
+}
+
+static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again) {
+    stream *self = (stream *)req->args;
+    PyObject *list;
+
+    if (take_batch(self, base) < 0)
+        return NULL;
+    list = next_events(self);
+    if (list != NULL || PyErr_Occurred())
+        return list;
+    *again = 0;
+    Py_RETURN_NONE;
+}
+
+static PyObject *read_events_method(PyObject *op, PyObject *ignored) {
+    stream *self = (stream *)op;
+    PyObject *list;
+
+    (void)ignored;
+    if (check(self) < 0)
+        return NULL;
+    list = next_events(self);
+    if (list != NULL || PyErr_Occurred())
+        return done(self, &events_class, list);
+    return (PyObject *)new_read(self, &events_class);
+}
+
+static PyObject *close_method(PyObject *op, PyObject *ignored) {
+    (void)ignored;
+    give_up((stream *)op);
+    drop_batch((stream *)op);
+    Py_RETURN_NONE;
+}
+
+/* ---- the type ---- */
+
+static int init_stream(PyObject *op, PyObject *args, PyObject *kwargs) {
+    static char *names[] = {"response", "plan", NULL};
+    stream *self = (stream *)op;
+    PyObject *response, *plan;
+
+    self->st = arn_py_state_of_type(Py_TYPE(op));
+    if (self->st == NULL ||
+        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O:OpenAIStream", names,
+                                     self->st->http_response_type, &response, &plan))
+        return -1;
+    if (self->response != NULL || ((arn_py_http_response *)response)->op->stream == NULL) {
+        PyErr_SetString(PyExc_ValueError, "OpenAIStream takes an open response in mode HTTP_EVENTS");
+        return -1;
+    }
+    self->response = Py_NewRef(response);
+    self->plan = Py_NewRef(plan);
+    self->batch = op_of(self)->batch;
+    op_of(self)->batch = NULL;
+    return 0;
+}
+
+static int traverse_stream(PyObject *op, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(op));
+    Py_VISIT(((stream *)op)->response);
+    Py_VISIT(((stream *)op)->plan);
+    return 0;
+}
+
+static void dealloc_stream(PyObject *op) {
+    stream *self = (stream *)op;
+    PyTypeObject *type = Py_TYPE(op);
+
+    PyObject_GC_UnTrack(op);
+    drop_batch(self);
+    Py_CLEAR(self->response); /* which gives up the rest */
+    Py_CLEAR(self->plan);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(stream_doc, "OpenAIStream(response, plan)\n--\n\n"
+                         "The items of a response in mode HTTP_EVENTS. A subclass has\n"
+                         "_item_of(event, data) for the unusual ones and _failure_of(HttpError).");
+PyDoc_STRVAR(read_doc, "_read_events()\n--\n\n"
+                       "Await the next events as tuples (event, data, id, retry), [] at the end.");
+PyDoc_STRVAR(close_doc, "_give_up()\n--\n\nClose the connection unless the reply is complete.");
+
+static PyMethodDef stream_methods[] = {
+    {"_read_events", read_events_method, METH_NOARGS, read_doc},
+    {"_give_up", close_method, METH_NOARGS, close_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_init, init_stream},
+    {Py_tp_dealloc, dealloc_stream},
+    {Py_tp_traverse, traverse_stream},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, anext_slot},
+    {Py_tp_methods, stream_methods},
+    {0, NULL},
+};
+
+static PyType_Spec stream_spec = {
+    .name = "arshai_native._core.OpenAIStream",
+    .basicsize = sizeof(stream),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
+             Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = stream_slots,
+};
+
+int arn_py_init_openai_stream(PyObject *module, arn_py_state *st) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &stream_spec, NULL);
+    int r = type == NULL ? -1 : PyModule_AddType(module, (PyTypeObject *)type);
+
+    (void)st;
+    Py_XDECREF(type);
+    return r;
+}
