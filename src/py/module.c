@@ -149,6 +149,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
         arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0)
         return -1;
+    if (arn_py_init_model(module, st) < 0)
+        return -1;
     return 0;
 }
 
@@ -161,6 +163,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->session_type);
     Py_VISIT(st->commands_type);
     Py_VISIT(st->express_type);
+    Py_VISIT(st->plan_type);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
@@ -178,6 +181,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->session_type);
     Py_CLEAR(st->commands_type);
     Py_CLEAR(st->express_type);
+    Py_CLEAR(st->plan_type);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
@@ -198,6 +202,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_check);
     Py_CLEAR(st->str_resume);
     Py_CLEAR(st->kwnames_context);
+    Py_CLEAR(st->kwnames_value);
     return 0;
 }
 

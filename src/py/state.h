@@ -20,6 +20,7 @@ typedef struct arn_py_state {
     PyTypeObject *session_type;
     PyTypeObject *commands_type;
     PyTypeObject *express_type;
+    PyTypeObject *plan_type; /* ModelPlan */
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -32,6 +33,7 @@ typedef struct arn_py_state {
     PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
     PyObject *str_resume;
     PyObject *kwnames_context; /* ("context",) */
+    PyObject *kwnames_value;   /* ("value",) */
 
     int is_ending; /* the interpreter: see arn_py_abandon_ports() */
 
@@ -50,6 +52,7 @@ int arn_py_init_engine(PyObject *module, arn_py_state *st);
 int arn_py_init_session(PyObject *module, arn_py_state *st);
 int arn_py_init_commands(PyObject *module, arn_py_state *st);
 int arn_py_init_express(PyObject *module, arn_py_state *st);
+int arn_py_init_model(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);
