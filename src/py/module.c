@@ -152,6 +152,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
         arn_py_init_http_vectors(module, st) < 0)
         return -1;
+    if (arn_py_init_model(module, st) < 0)
+        return -1;
     return 0;
 }
 
@@ -169,6 +171,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->http_response_type);
     Py_VISIT(st->vectors_type);
     Py_VISIT(st->http_error);
+    Py_VISIT(st->plan_type);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
@@ -191,6 +194,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->http_response_type);
     Py_CLEAR(st->vectors_type);
     Py_CLEAR(st->http_error);
+    Py_CLEAR(st->plan_type);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
@@ -212,6 +216,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_resume);
     Py_CLEAR(st->str_lower);
     Py_CLEAR(st->kwnames_context);
+    Py_CLEAR(st->kwnames_value);
     return 0;
 }
 

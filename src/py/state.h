@@ -24,6 +24,7 @@ typedef struct arn_py_state {
     PyTypeObject *http_headers_type;
     PyTypeObject *http_response_type;
     PyTypeObject *vectors_type;
+    PyTypeObject *plan_type; /* ModelPlan */
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -37,6 +38,7 @@ typedef struct arn_py_state {
     PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
     PyObject *str_resume, *str_lower;
     PyObject *kwnames_context; /* ("context",) */
+    PyObject *kwnames_value;   /* ("value",) */
 
     int is_ending; /* the interpreter: see arn_py_abandon_ports() */
 
@@ -58,6 +60,7 @@ int arn_py_init_express(PyObject *module, arn_py_state *st);
 int arn_py_init_http(PyObject *module, arn_py_state *st);
 int arn_py_init_http_response(PyObject *module, arn_py_state *st);
 int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
+int arn_py_init_model(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);
