@@ -225,7 +225,7 @@ def prepare(
     """
     Everything of a request that does not depend on its body, None if the SDK must build it.
 
-    defaulted: no format of embeddings was named. timeout: NotGiven for the client's own.
+    defaulted: no format of embeddings was named. timeout: the class NotGiven for the client's own.
     """
     if not eligible(client):
         return None
@@ -236,7 +236,7 @@ def prepare(
         if any(name.lower() in _WRAPPER_HEADERS for name in extra_headers):
             return None
         own["headers"] = {**own.get("headers", {}), **extra_headers}
-    if not isinstance(timeout, NotGiven):
+    if timeout is not NotGiven:
         own["timeout"] = timeout
     options = FinalRequestOptions.construct(
         method="post", url=recipe.path, json_data={"model": model}, **own

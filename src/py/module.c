@@ -104,6 +104,14 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_check), "_check"},
         {offsetof(arn_py_state, str_resume), "_resume"},
         {offsetof(arn_py_state, str_lower), "lower"},
+        {offsetof(arn_py_state, str_client), "_client"},
+        {offsetof(arn_py_state, str_post), "post"},
+        {offsetof(arn_py_state, str_own_post), "_post"},
+        {offsetof(arn_py_state, str_custom_headers), "_custom_headers"},
+        {offsetof(arn_py_state, str_custom_query), "_custom_query"},
+        {offsetof(arn_py_state, str_request_id), "_request_id"},
+        {offsetof(arn_py_state, str_item_of), "_item_of"},
+        {offsetof(arn_py_state, str_failure_of), "_failure_of"},
     };
     size_t i;
 
@@ -152,7 +160,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
         arn_py_init_http_vectors(module, st) < 0)
         return -1;
-    if (arn_py_init_model(module, st) < 0)
+    if (arn_py_init_model(module, st) < 0 || arn_py_init_openai_client(module, st) < 0 ||
+        arn_py_init_openai_endpoint(module, st) < 0 || arn_py_init_openai_stream(module, st) < 0)
         return -1;
     return 0;
 }
@@ -172,6 +181,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->vectors_type);
     Py_VISIT(st->http_error);
     Py_VISIT(st->plan_type);
+    Py_VISIT(st->openai_call_type);
+    Py_VISIT(st->openai_client_type);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
@@ -195,6 +206,8 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->vectors_type);
     Py_CLEAR(st->http_error);
     Py_CLEAR(st->plan_type);
+    Py_CLEAR(st->openai_call_type);
+    Py_CLEAR(st->openai_client_type);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
@@ -215,6 +228,14 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_check);
     Py_CLEAR(st->str_resume);
     Py_CLEAR(st->str_lower);
+    Py_CLEAR(st->str_client);
+    Py_CLEAR(st->str_post);
+    Py_CLEAR(st->str_own_post);
+    Py_CLEAR(st->str_custom_headers);
+    Py_CLEAR(st->str_custom_query);
+    Py_CLEAR(st->str_request_id);
+    Py_CLEAR(st->str_item_of);
+    Py_CLEAR(st->str_failure_of);
     Py_CLEAR(st->kwnames_context);
     Py_CLEAR(st->kwnames_value);
     return 0;

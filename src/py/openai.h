@@ -16,10 +16,10 @@
 
 typedef struct arn_py_openai_client {
     PyObject_HEAD
-    PyObject *calls;     /* dict: key -> OpenAICall, or None: the SDK's path. NULL: to be asked anew */
-    PyObject *post;      /* the class's method of that name when `calls` was made */
-    PyObject *snapshot;  /* (custom headers, custom query): dicts that can change in place */
-    unsigned int tag;    /* of the client's class, see arn_py_type_tag() */
+    PyObject *calls; /* dict: key -> OpenAICall, or None: the SDK's path. NULL: to be asked anew */
+    PyObject *post;  /* the class's method of that name when `calls` was made */
+    PyObject *snapshot; /* (custom headers, custom query): dicts that can change in place */
+    unsigned int tag;   /* of the client's class, see arn_py_type_tag() */
     unsigned int http_tag;
     unsigned long changes; /* attributes set so far */
 } arn_py_openai_client;
@@ -39,8 +39,7 @@ typedef struct arn_py_openai_call {
 
 /* 1 if nobody has touched the client, its class or http_type since `calls` was made; 0, and `calls`
  * is empty. -1 with an exception set. */
-int arn_py_openai_refresh(arn_py_state *st, arn_py_openai_client *client,
-                          PyTypeObject *http_type);
+int arn_py_openai_refresh(arn_py_state *st, arn_py_openai_client *client, PyTypeObject *http_type);
 
 /* A number that changes when the class or one of its bases does; 0: it has none, ask again. */
 unsigned int arn_py_type_tag(PyTypeObject *type);

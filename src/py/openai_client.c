@@ -48,8 +48,7 @@ static PyObject *copy_snapshot(PyObject *pair) {
     return copy;
 }
 
-int arn_py_openai_refresh(arn_py_state *st, arn_py_openai_client *client,
-                          PyTypeObject *http_type) {
+int arn_py_openai_refresh(arn_py_state *st, arn_py_openai_client *client, PyTypeObject *http_type) {
     PyTypeObject *type = Py_TYPE(client);
     PyObject *pair = snapshot_of(st, (PyObject *)client);
     PyObject *calls, *post;
@@ -121,19 +120,16 @@ static void dealloc_client(PyObject *op) {
 PyDoc_STRVAR(client_doc, "Base of the native OpenAI clients: knows when an attribute was set.");
 
 static PyType_Slot client_slots[] = {
-    {Py_tp_doc, (void *)client_doc},
-    {Py_tp_setattro, setattro_client},
-    {Py_tp_dealloc, dealloc_client},
-    {Py_tp_traverse, traverse_client},
-    {Py_tp_clear, clear_client},
-    {0, NULL},
+    {Py_tp_doc, (void *)client_doc}, {Py_tp_setattro, setattro_client},
+    {Py_tp_dealloc, dealloc_client}, {Py_tp_traverse, traverse_client},
+    {Py_tp_clear, clear_client},     {0, NULL},
 };
 
 static PyType_Spec client_spec = {
     .name = "arshai_native._core.OpenAIClient",
     .basicsize = sizeof(arn_py_openai_client),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = client_slots,
 };
 
@@ -157,12 +153,12 @@ static int to_ms(PyObject *seconds, uint64_t *out) {
 }
 
 static PyObject *new_call(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"engine",        "method",          "url",
-                            "headers",       "connect_timeout", "read_timeout",
-                            "write_timeout", "pool_timeout",    "max_retries",
-                            "max_retry_after", "refuse_longer", "counts_retries",
-                            "decompress",    "model",           "request",
-                            "options",       "recipe",          NULL};
+    static char *names[] = {"engine",          "method",          "url",
+                            "headers",         "connect_timeout", "read_timeout",
+                            "write_timeout",   "pool_timeout",    "max_retries",
+                            "max_retry_after", "refuse_longer",   "counts_retries",
+                            "decompress",      "model",           "request",
+                            "options",         "recipe",          NULL};
     arn_py_state *st = arn_py_state_of_type(type);
     PyObject *engine, *method, *url, *headers, *connect, *read, *write, *pool, *model;
     PyObject *request, *options, *recipe;

@@ -29,11 +29,11 @@ typedef struct endpoint {
     vectorcallfunc vectorcall;
     arn_py_state *st;
     PyObject *dict;
-    PyTypeObject *peer; /* the SDK's resource */
-    PyObject *name;     /* of its method, interned */
+    PyTypeObject *peer;                                             /* the SDK's resource */
+    PyObject *name;                                                 /* of its method, interned */
     PyObject *recipe_of, *prepare, *settle, *failure, *open_stream; /* Python's part */
-    PyObject *is_enabled_for; /* of the SDK's logger */
-    PyObject *level;          /* logging.DEBUG */
+    PyObject *is_enabled_for;                                       /* of the SDK's logger */
+    PyObject *level;                                                /* logging.DEBUG */
     PyTypeObject *omit, *not_given;
     PyTypeObject *http_type;
     PyObject *keys[2]; /* of the plainest calls in a client's `calls`: a format was named, or not */
@@ -58,7 +58,7 @@ typedef struct arguments {
 
 /* Whether the resource posts through its client's own method. */
 static int posts_itself(endpoint *self, PyObject *resource, arn_py_openai_client *client) {
-    PyObject *post = PyObject_GetAttr(resource, self->st->str__post);
+    PyObject *post = PyObject_GetAttr(resource, self->st->str_own_post);
     int itself = post != NULL && PyMethod_Check(post) &&
                  PyMethod_GET_SELF(post) == (PyObject *)client &&
                  PyMethod_GET_FUNCTION(post) == client->post;
@@ -175,7 +175,8 @@ static int ready(endpoint *self) {
 
     if (tag != 0 && tag == self->peer_tag)
         return self->recipe != Py_None;
-    recipe = PyObject_CallFunctionObjArgs(self->recipe_of, (PyObject *)self->peer, self->name, NULL);
+    recipe =
+        PyObject_CallFunctionObjArgs(self->recipe_of, (PyObject *)self->peer, self->name, NULL);
     if (recipe == NULL)
         return -1;
     if (recipe != Py_None && take_recipe(self, recipe) < 0) {
@@ -386,8 +387,8 @@ static arn_op *make_no_op(arn_py_request *req) {
 
 static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 
-static const arn_py_request_class call_class = {
-    "AsyncOpenAI.request", make_no_op, convert, arn_py_http_submitting, NULL, NULL};
+static const arn_py_request_class call_class = {"AsyncOpenAI.request",  make_no_op, convert,
+                                                arn_py_http_submitting, NULL,       NULL};
 
 static arn_http_mode mode_of(const endpoint *self, const arguments *a) {
     if (a->is_stream)
@@ -405,11 +406,10 @@ static PyObject *new_request(endpoint *self, arn_py_openai_client *client, arn_p
     arn_http_op *op;
 
     options.mode = mode_of(self, a);
-    op = arn_py_http_op((arn_py_http_client *)call->engine,
-                        (const char *)PyUnicode_1BYTE_DATA(call->method),
-                        (const char *)PyUnicode_1BYTE_DATA(call->url),
-                        (size_t)PyUnicode_GET_LENGTH(call->url),
-                        ((arn_py_http_headers *)call->headers)->headers, &options, NULL, 0);
+    op = arn_py_http_op(
+        (arn_py_http_client *)call->engine, (const char *)PyUnicode_1BYTE_DATA(call->method),
+        (const char *)PyUnicode_1BYTE_DATA(call->url), (size_t)PyUnicode_GET_LENGTH(call->url),
+        ((arn_py_http_headers *)call->headers)->headers, &options, NULL, 0);
     if (op == NULL) {
         arn_buf_free(body);
         return NULL;
@@ -440,7 +440,7 @@ static int call_natively(endpoint *self, PyObject *resource, PyObject *const *va
         r = sort_arguments(self, values, names, &a);
     if (r <= 0)
         return r;
-    object = PyObject_GetAttr(resource, self->st->str__client);
+    object = PyObject_GetAttr(resource, self->st->str_client);
     if (object == NULL)
         return -1;
     if (!PyObject_TypeCheck(object, self->st->openai_client_type)) {
@@ -567,7 +567,8 @@ static PyObject *model_of(endpoint *self, const arn_http_op *op) {
 
     if (model == NULL)
         return NULL;
-    text = id == NULL ? Py_NewRef(Py_None) : PyUnicode_DecodeLatin1(id, (Py_ssize_t)strlen(id), NULL);
+    text =
+        id == NULL ? Py_NewRef(Py_None) : PyUnicode_DecodeLatin1(id, (Py_ssize_t)strlen(id), NULL);
     r = text == NULL ? -1 : PyObject_GenericSetAttr(model, self->st->str_request_id, text);
     Py_XDECREF(text);
     if (r < 0)
@@ -739,16 +740,11 @@ static PyGetSetDef endpoint_getset[] = {
 };
 
 static PyType_Slot endpoint_slots[] = {
-    {Py_tp_new, new_endpoint},
-    {Py_tp_dealloc, dealloc_endpoint},
-    {Py_tp_traverse, traverse_endpoint},
-    {Py_tp_clear, clear_endpoint},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_descr_get, descr_get},
-    {Py_tp_repr, repr_endpoint},
-    {Py_tp_members, endpoint_members},
-    {Py_tp_getset, endpoint_getset},
-    {0, NULL},
+    {Py_tp_new, new_endpoint},           {Py_tp_dealloc, dealloc_endpoint},
+    {Py_tp_traverse, traverse_endpoint}, {Py_tp_clear, clear_endpoint},
+    {Py_tp_call, PyVectorcall_Call},     {Py_tp_descr_get, descr_get},
+    {Py_tp_repr, repr_endpoint},         {Py_tp_members, endpoint_members},
+    {Py_tp_getset, endpoint_getset},     {0, NULL},
 };
 
 static PyType_Spec endpoint_spec = {

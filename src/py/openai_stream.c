@@ -72,10 +72,10 @@ static int has_error(const arn_value *map) {
 static PyObject *odd_item(stream *self, const arn_http_event *event) {
     PyObject *name = text_or_none(event->event);
     PyObject *data = name == NULL ? NULL : text_of(event->data);
-    PyObject *item = data == NULL ? NULL
-                                  : PyObject_CallMethodObjArgs((PyObject *)self,
-                                                               self->st->str_item_of, name, data,
-                                                               NULL);
+    PyObject *item =
+        data == NULL
+            ? NULL
+            : PyObject_CallMethodObjArgs((PyObject *)self, self->st->str_item_of, name, data, NULL);
 
     Py_XDECREF(name);
     Py_XDECREF(data);
@@ -199,12 +199,12 @@ static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_rest(arn_py_request *req, arn_op *base, double *again);
 
-static const arn_py_request_class item_class = {
-    "AsyncStream.__anext__", make_read, convert_item, submitting_read, NULL, NULL};
+static const arn_py_request_class item_class = {"AsyncStream.__anext__", make_read, convert_item,
+                                                submitting_read,         NULL,      NULL};
 static const arn_py_request_class events_class = {
     "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL};
-static const arn_py_request_class rest_class = {
-    "AsyncStream", make_read, convert_rest, submitting_read, NULL, NULL};
+static const arn_py_request_class rest_class = {"AsyncStream",   make_read, convert_rest,
+                                                submitting_read, NULL,      NULL};
 
 static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);
@@ -396,7 +396,8 @@ static int init_stream(PyObject *op, PyObject *args, PyObject *kwargs) {
                                      self->st->http_response_type, &response, &plan))
         return -1;
     if (self->response != NULL || ((arn_py_http_response *)response)->op->stream == NULL) {
-        PyErr_SetString(PyExc_ValueError, "OpenAIStream takes an open response in mode HTTP_EVENTS");
+        PyErr_SetString(PyExc_ValueError,
+                        "OpenAIStream takes an open response in mode HTTP_EVENTS");
         return -1;
     }
     self->response = Py_NewRef(response);
@@ -439,21 +440,17 @@ static PyMethodDef stream_methods[] = {
 };
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},
-    {Py_tp_init, init_stream},
-    {Py_tp_dealloc, dealloc_stream},
-    {Py_tp_traverse, traverse_stream},
-    {Py_am_aiter, PyObject_SelfIter},
-    {Py_am_anext, anext_slot},
-    {Py_tp_methods, stream_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)stream_doc},  {Py_tp_init, init_stream},
+    {Py_tp_dealloc, dealloc_stream},  {Py_tp_traverse, traverse_stream},
+    {Py_am_aiter, PyObject_SelfIter}, {Py_am_anext, anext_slot},
+    {Py_tp_methods, stream_methods},  {0, NULL},
 };
 
 static PyType_Spec stream_spec = {
     .name = "arshai_native._core.OpenAIStream",
     .basicsize = sizeof(stream),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = stream_slots,
 };
 

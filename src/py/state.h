@@ -25,6 +25,8 @@ typedef struct arn_py_state {
     PyTypeObject *http_response_type;
     PyTypeObject *vectors_type;
     PyTypeObject *plan_type; /* ModelPlan */
+    PyTypeObject *openai_call_type;
+    PyTypeObject *openai_client_type;
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -37,6 +39,8 @@ typedef struct arn_py_state {
     PyObject *str_execute_command, *str_execute_python, *str_response_callbacks, *str_upper;
     PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
     PyObject *str_resume, *str_lower;
+    PyObject *str_client, *str_post, *str_own_post, *str_custom_headers, *str_custom_query;
+    PyObject *str_request_id, *str_item_of, *str_failure_of;
     PyObject *kwnames_context; /* ("context",) */
     PyObject *kwnames_value;   /* ("value",) */
 
@@ -61,6 +65,9 @@ int arn_py_init_http(PyObject *module, arn_py_state *st);
 int arn_py_init_http_response(PyObject *module, arn_py_state *st);
 int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_model(PyObject *module, arn_py_state *st);
+int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
+int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
+int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);
