@@ -1,4 +1,4 @@
-"""A real HTTP/1.1 server for the tests of the OpenAI clients: it records and it follows a script."""
+"""A real HTTP/1.1 server for the tests of the OpenAI clients, which records and has a script."""
 
 import asyncio
 import contextlib
@@ -143,7 +143,9 @@ class Server:
             return None
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         method, target, _ = first.split(" ")
-        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        headers = [
+            (name, value.strip()) for name, _, value in (line.partition(":") for line in lines)
+        ]
         lower = {name.lower(): value for name, value in headers}
         if lower.get("transfer-encoding") == "chunked":
             body = b""

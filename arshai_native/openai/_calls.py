@@ -26,6 +26,7 @@ from openai._streaming import extract_stream_chunk_type
 from arshai_native import _core
 
 from ._plan import plan_of
+from ._sdk import MAJOR as MAJOR
 from ._sdk import MAX_RETRY_AFTER, REFUSE_LONGER, base, httpx
 from ._transport import TIMEOUTS, NativeHttpClient, error_of, headers_of
 
@@ -318,9 +319,7 @@ def response_of(response: _core.HttpResponse, request: Any, stream: Any = None) 
     return result
 
 
-def settle(
-    client: Any, call: _core.OpenAICall, body: bytes, response: _core.HttpResponse
-) -> Any:
+def settle(client: Any, call: _core.OpenAICall, body: bytes, response: _core.HttpResponse) -> Any:
     """The result of a call as the SDK makes it of the response; raises what the SDK raises."""
     request = request_of(call, body, response.retries, response.url)
     http = response_of(response, request)

@@ -51,7 +51,11 @@ class _Hooks:
 def _derive(peer: type, *names: str, **members: Any) -> type:
     """A class like the peer, by the same name, with endpoints."""
     namespace = {name: endpoint(peer, name) for name in names} | members
-    namespace |= {"__module__": __name__, "__doc__": peer.__doc__, "__qualname__": peer.__qualname__}
+    namespace |= {
+        "__module__": __name__,
+        "__doc__": peer.__doc__,
+        "__qualname__": peer.__qualname__,
+    }
     return type(peer.__name__, (peer,), namespace)
 
 
