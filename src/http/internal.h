@@ -82,6 +82,8 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code);
 void arn__http_transfer_fail(arn_http_op *op, arn_http_failure failure, const char *message);
 /* Ends the op wherever it is, without another attempt. */
 void arn__http_transfer_end(arn_http_op *op, arn_http_failure failure, const char *message);
+/* The stream has no reader any more: its rest is read and thrown away, if there is not much. */
+void arn__http_transfer_discard(arn_http_op *op);
 /* The reader has caught up. */
 void arn__http_transfer_resume(arn_http_op *op);
 void arn__http_transfer_free_easy(arn_http_client *client);

@@ -15,6 +15,9 @@
 /* A reply that is not wanted is read up to here, to keep its connection; beyond, that is closed. */
 #define DISCARD_MAX (256u * 1024u)
 
+/* And of a stream's rest for so long, in milliseconds, between two pieces of it. */
+#define DISCARD_MS 5000u
+
 /* Read from a socket at a time: large replies are what costs. */
 #define READ_SIZE (256 * 1024L)
 
@@ -542,7 +545,8 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     char message[256];
     arn_http_failure failure;
 
-    if (op->is_discarding && (code == CURLE_OK || code == CURLE_WRITE_ERROR)) {
+    if (op->is_discarding && op->stream == NULL &&
+        (code == CURLE_OK || code == CURLE_WRITE_ERROR)) {
         arn__http_should_retry(&op->reply, &op->options, &named);
         if (named >= 0 && (op->reply.status == 429 || op->reply.status == 503))
             arn__http_client_hold(op, (uint64_t)(named * 1000));
@@ -563,6 +567,15 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     snprintf(message, sizeof(message), "%s",
              op->error[0] != '\0' ? op->error : curl_easy_strerror(code));
     arn__http_transfer_fail(op, failure, message);
+}
+
+void arn__http_transfer_discard(arn_http_op *op) {
+    op->is_discarding = 1;
+    op->discarded = 0;
+    op->options.read_ms = DISCARD_MS;
+    arn__http_transfer_resume(op);
+    if (op->easy != NULL)
+        alive(op, ARN_HTTP_RECEIVING, DISCARD_MS);
 }
 
 void arn__http_transfer_resume(arn_http_op *op) {
