@@ -158,10 +158,11 @@ static int exec_module(PyObject *module) {
         arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
         arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0 ||
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
-        arn_py_init_http_vectors(module, st) < 0 )
+        arn_py_init_http_vectors(module, st) < 0)
         return -1;
-    if (arn_py_init_model(module, st) < 0 || arn_py_init_openai_client(module, st) < 0 ||
-        arn_py_init_openai_endpoint(module, st) < 0 || arn_py_init_openai_stream(module, st) < 0)
+    if (arn_py_init_model(module, st) < 0 || arn_py_init_ready(module, st) < 0 ||
+        arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
+        arn_py_init_openai_stream(module, st) < 0)
         return -1;
     return 0;
 }
@@ -181,6 +182,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->vectors_type);
     Py_VISIT(st->http_error);
     Py_VISIT(st->plan_type);
+    Py_VISIT(st->ready_type);
     Py_VISIT(st->openai_call_type);
     Py_VISIT(st->openai_client_type);
     Py_VISIT(st->get_running_loop);
@@ -206,6 +208,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->vectors_type);
     Py_CLEAR(st->http_error);
     Py_CLEAR(st->plan_type);
+    Py_CLEAR(st->ready_type);
     Py_CLEAR(st->openai_call_type);
     Py_CLEAR(st->openai_client_type);
     Py_CLEAR(st->get_running_loop);

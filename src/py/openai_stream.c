@@ -6,12 +6,7 @@
 #include "py/openai.h"
 
 #include "py/model.h"
-
-typedef enum stream_state {
-    STREAM_OPEN,
-    STREAM_ENDING, /* "[DONE]" was read: what follows is thrown away, to keep the connection */
-    STREAM_OVER
-} stream_state;
+#include "py/ready.h"
 
 typedef struct stream {
     PyObject_HEAD
@@ -20,7 +15,7 @@ typedef struct stream {
     PyObject *plan;     /* of an item */
     arn_http_batch *batch;
     size_t next; /* event of it */
-    stream_state state;
+    int is_over;
 } stream;
 
 static arn_http_op *op_of(const stream *self) {
@@ -36,9 +31,18 @@ static void drop_batch(stream *self) {
 static void give_up(stream *self) {
     arn_http_stream *s = self->response == NULL ? NULL : op_of(self)->stream;
 
-    self->state = STREAM_OVER;
+    self->is_over = 1;
     if (s != NULL && arn_http_stream_runtime(s) == arn_runtime_current())
         arn_http_stream_abandon(s);
+}
+
+/* "[DONE]": what follows is nobody's, but it may come, so that the connection can be used again. */
+static void finish(stream *self) {
+    arn_http_stream *s = op_of(self)->stream;
+
+    self->is_over = 1;
+    if (!self->batch->is_end && arn_http_stream_runtime(s) == arn_runtime_current())
+        arn_http_stream_finish(s);
 }
 
 /* ---- items ---- */
@@ -112,14 +116,13 @@ static PyObject *raise_end(stream *self, arn_http_failure failure, const char *m
 /* The batch has no more events: NULL with nothing set if another is to be read. */
 static PyObject *end_of_batch(stream *self) {
     arn_http_batch *batch = self->batch;
-    int was_open = self->state == STREAM_OPEN;
 
     if (!batch->is_end) {
         drop_batch(self);
         return NULL;
     }
-    self->state = STREAM_OVER;
-    if (batch->failure != ARN_HTTP_OK && was_open)
+    self->is_over = 1;
+    if (batch->failure != ARN_HTTP_OK)
         raise_end(self, batch->failure, batch->message);
     else
         PyErr_SetNone(PyExc_StopAsyncIteration);
@@ -134,7 +137,7 @@ static PyObject *next_item(stream *self) {
         const arn_http_event *event;
         PyObject *item;
 
-        if (self->state != STREAM_OPEN) {
+        if (self->is_over) {
             PyErr_SetNone(PyExc_StopAsyncIteration);
             return NULL;
         }
@@ -144,11 +147,11 @@ static PyObject *next_item(stream *self) {
             return end_of_batch(self);
         event = &self->batch->events[self->next++];
         if (begins(event->data, "[DONE]", 6)) {
-            self->state = self->batch->is_end ? STREAM_OVER : STREAM_ENDING;
+            finish(self);
             continue;
         }
         item = item_of(self, event);
-        if (item == NULL && self->state == STREAM_OPEN)
+        if (item == NULL && !self->is_over)
             give_up(self);
         return item;
     }
@@ -166,7 +169,7 @@ static int take_batch(stream *self, arn_op *base) {
         return -1;
     }
     if (base->status != ARN_OK) {
-        self->state = STREAM_OVER;
+        self->is_over = 1;
         raise_end(self, base->status == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_CLOSED,
                   base->message != NULL ? base->message : "the stream was closed");
         return -1;
@@ -197,14 +200,11 @@ static size_t submitting_read(arn_op *op) {
 
 static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
-static PyObject *convert_rest(arn_py_request *req, arn_op *base, double *again);
 
 static const arn_py_request_class item_class = {"AsyncStream.__anext__", make_read, convert_item,
                                                 submitting_read,         NULL,      NULL};
 static const arn_py_request_class events_class = {
     "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL};
-static const arn_py_request_class rest_class = {"AsyncStream",   make_read, convert_rest,
-                                                submitting_read, NULL,      NULL};
 
 static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);
@@ -214,75 +214,18 @@ static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     return req;
 }
 
-/* "[DONE]" came and the end of the reply has not: it is awaited without the reader, who has all it
- * wants, so that the connection can be used again. */
-static void read_rest(stream *self) {
-    arn_py_request *req;
-    arn_py_loop_port *port;
-
-    if (self->state != STREAM_ENDING)
-        return;
-    self->state = STREAM_OVER;
-    drop_batch(self);
-    req = new_read(self, &rest_class);
-    port = req == NULL ? NULL : arn_py_running_port(self->st, req->rt);
-    if (port == NULL || arn_py_request_start(req, port) < 0) {
-        arn_py_ignore_error();
-        give_up(self);
-    }
-    Py_XDECREF(req);
-}
-
-static PyObject *convert_rest(arn_py_request *req, arn_op *base, double *again) {
-    const arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
-
-    if (base->status == ARN_OK && reader->batch != NULL && !reader->batch->is_end)
-        *again = 0;
-    (void)req;
-    Py_RETURN_NONE;
-}
-
-/* What next_item() has given, as the outcome of a read. */
-static PyObject *outcome(stream *self, PyObject *item, double *again) {
-    if (item != NULL)
-        return item;
-    if (PyErr_Occurred()) {
-        PyObject *error;
-        if (self->state != STREAM_ENDING)
-            return NULL;
-        error = arn_py_take_error();
-        read_rest(self);
-        arn_py_raise(error);
-        Py_DECREF(error);
-        return NULL;
-    }
-    *again = 0;
-    Py_RETURN_NONE;
-}
-
 static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again) {
     stream *self = (stream *)req->args;
 
+    PyObject *item;
+
     if (take_batch(self, base) < 0)
         return NULL;
-    return outcome(self, next_item(self), again);
-}
-
-/* An awaitable that has its outcome: the item (taken over), or the exception that is set. */
-static PyObject *done(stream *self, const arn_py_request_class *cls, PyObject *item) {
-    arn_py_request *req;
-    PyObject *error = item == NULL ? arn_py_take_error() : NULL;
-
-    req = arn_py_request_new(self->st, cls);
-    if (req == NULL) {
-        Py_XDECREF(item);
-        Py_XDECREF(error);
-        return NULL;
-    }
-    req->result = item;
-    req->error = error;
-    req->state = ARN_PY_DONE;
-    return (PyObject *)req;
+    item = next_item(self);
+    if (item != NULL || PyErr_Occurred())
+        return item;
+    *again = 0;
+    Py_RETURN_NONE;
 }
 
 static int check(stream *self) {
@@ -295,14 +238,12 @@ static int check(stream *self) {
 static PyObject *anext_slot(PyObject *op) {
     stream *self = (stream *)op;
     PyObject *item;
-    double again = -1.0;
 
     if (check(self) < 0)
         return NULL;
-    item = outcome(self, next_item(self), &again);
-    if (again < 0)
-        return done(self, &item_class, item);
-    Py_DECREF(item);
+    item = next_item(self);
+    if (item != NULL || PyErr_Occurred())
+        return arn_py_ready(self->st, item);
     return (PyObject *)new_read(self, &item_class);
 }
 
@@ -328,7 +269,7 @@ static PyObject *event_tuple(const arn_http_event *event) {
 static PyObject *next_events(stream *self) {
     PyObject *list;
 
-    if (self->state == STREAM_OVER)
+    if (self->is_over)
         return PyList_New(0);
     if (self->batch == NULL)
         return NULL;
@@ -372,7 +313,7 @@ static PyObject *read_events_method(PyObject *op, PyObject *ignored) {
         return NULL;
     list = next_events(self);
     if (list != NULL || PyErr_Occurred())
-        return done(self, &events_class, list);
+        return arn_py_ready(self->st, list);
     return (PyObject *)new_read(self, &events_class);
 }
 
