@@ -1,3 +1,4 @@
+# ruff: noqa: UP006, UP007, UP035, UP045 (the SDK spells its types so)
 """_core.build_model() against the SDK's construct_type(): random documents, good and broken, for
 every class of the SDK, and types made to be difficult.
 """
@@ -10,7 +11,7 @@ import random
 import threading
 import typing
 import weakref
-from typing import Annotated, Any, Dict, Generic, List, Literal, Optional, TypeVar, Union  # noqa: UP035
+from typing import Annotated, Any, Dict, Generic, List, Literal, Optional, TypeVar, Union
 
 import modelkit
 import openai.pagination
@@ -284,9 +285,10 @@ class Everything(BaseModel):
 
 DIFFICULT = [
     Leaf, Wide, Renamed, Crossed, Holder, Times, Factory, Private, PostInit, Checked, Before, After,
-    Limits, Initialised, Built, Stripped, Forbidding, ByName, TypedExtra, Page[Leaf], Page, Page[int],
-    Tree, Plain, Mapping, Serialized, Everything, Optional[Everything], DISCRIMINATED, ALIAS,
-    object, Any, str, int, float, bool, None, type(None), list, dict, List, Dict, tuple, bytes, set,
+    Limits, Initialised, Built, Stripped, Forbidding, ByName, TypedExtra, Page[Leaf], Page,
+    Page[int], Tree, Plain, Mapping, Serialized, Everything, Optional[Everything], DISCRIMINATED,
+    ALIAS, object, Any, str, int, float, bool, None, type(None), list, dict, List, Dict, tuple,
+    bytes, set,
     List[float], List[int], List[object], List[Any], List[Optional[float]], List[List[float]],
     List[Leaf], list[Leaf], List[DISCRIMINATED], List[datetime.datetime], List[Union[int, float]],
     Dict[str, Leaf], dict[str, float], Dict[str, object], Dict[int, Leaf], Dict[str, DISCRIMINATED],
@@ -518,14 +520,16 @@ def test_types_made_on_the_fly_do_not_pile_up():
 
 
 BAD_SPECS: list[Any] = [
-    None, (), ("list",), ("nothing", True, ()), ("list", True, (5,)), ("literal", True, (("a", 5), 1)),
+    None, (), ("list",), ("nothing", True, ()), ("list", True, (5,)),
+    ("literal", True, (("a", 5), 1)),
     ("literal", True, (("a", "a"), True)), ("union", True, ((), True, True, None, (), ())),
     ("union", True, ((1,), True, True, None, (), ())), ("model", True, (Leaf,)),
     ("model", True, (Leaf, (1, 2, 3), (), (), (), None)), ("python", True, []), ("", True, ()),
     ("model", True, (int, tuple(pydantic.BaseModel.__dict__[s] for s in _plan._SLOTS),
                      (), (), (), None)),
     ("model", True, (Leaf, tuple(pydantic.BaseModel.__dict__[s] for s in _plan._SLOTS),
-                     (("a", None, ModelPlan(int, int), False, False),), ("a",), ((5, 0, 0),), None)),
+                     (("a", None, ModelPlan(int, int), False, False),), ("a",), ((5, 0, 0),),
+                     None)),
     ("literal", True, (("\ud800",), True)),
 ]  # fmt: skip
 
