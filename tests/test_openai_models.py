@@ -147,6 +147,13 @@ class Factory(BaseModel):
     text: str = "default"
 
 
+class Made(BaseModel):
+    """Without anything else that only Python can build."""
+
+    items: List[str] = pydantic.Field(default_factory=list)
+    names: Optional[Dict[str, str]] = pydantic.Field(default_factory=dict)
+
+
 class Private(BaseModel):
     name: str
     _secret: int = pydantic.PrivateAttr(default=5)
@@ -265,6 +272,7 @@ class Everything(BaseModel):
     crossed: Optional[Crossed] = None
     times: Optional[Times] = None
     factory: Optional[Factory] = None
+    made: Optional[Made] = None
     private: Optional[Private] = None
     post: Optional[PostInit] = None
     checked: Optional[Checked] = None
@@ -284,8 +292,8 @@ class Everything(BaseModel):
 
 
 DIFFICULT = [
-    Leaf, Wide, Renamed, Crossed, Holder, Times, Factory, Private, PostInit, Checked, Before, After,
-    Limits, Initialised, Built, Stripped, Forbidding, ByName, TypedExtra, Page[Leaf], Page,
+    Leaf, Wide, Renamed, Crossed, Holder, Times, Factory, Made, Private, PostInit, Checked, Before,
+    After, Limits, Initialised, Built, Stripped, Forbidding, ByName, TypedExtra, Page[Leaf], Page,
     Page[int], Tree, Plain, Mapping, Serialized, Everything, Optional[Everything], DISCRIMINATED,
     ALIAS, object, Any, str, int, float, bool, None, type(None), list, dict, List, Dict, tuple,
     bytes, set,
