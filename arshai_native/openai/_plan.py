@@ -220,8 +220,7 @@ def _validates_plainly(cls: type[_models.BaseModel]) -> bool:
         config.get("extra") == "allow"
         and set(config) <= _HARMLESS_CONFIG
         and not _types_extras(cls)
-        and not cls.__private_attributes__
-        and cls.__pydantic_post_init__ is None
+        and cls.__pydantic_post_init__ is None  # private attributes are made there, too
         and cls.__init__ is pydantic.BaseModel.__init__
         and not cls.__pydantic_root_model__
         and schema is pydantic.BaseModel.__get_pydantic_core_schema__.__func__
@@ -235,7 +234,7 @@ def _validates_plainly(cls: type[_models.BaseModel]) -> bool:
             field.validation_alias == field.alias
             and not field.validate_default
             and field.discriminator is None
-            and field.init is not False
+            and getattr(field, "init", None) is not False
             for field in get_model_fields(cls).values()
         )
     )

@@ -174,13 +174,16 @@ static int validate_fields(const arn_py_model *model, const arn_value *const *va
     return ARN_PY_VALID;
 }
 
-static int validate_extra(const arn_py_model *model, const arn_value *map, PyObject *extra) {
+/* Unlike construct(), validation counts extras among the fields that are set. */
+static int validate_extra(const arn_py_model *model, const arn_value *map, PyObject *extra,
+                          PyObject *fields_set) {
+    Py_ssize_t pos = 0;
+    PyObject *key, *item;
     size_t i;
 
     for (i = 0; i < map->len; i++) {
         const arn_value *name = &map->u.items[2 * i];
         int at = arn_py_keys_find(&model->keys, name->u.bytes, name->len);
-        PyObject *item;
         int r;
         if (at >= 0 && !model->key_infos[at].is_extra_validated)
             continue;
@@ -191,12 +194,15 @@ static int validate_extra(const arn_py_model *model, const arn_value *map, PyObj
         if (r != ARN_PY_EXACT)
             return r;
     }
+    while (PyDict_Next(extra, &pos, &key, &item))
+        if (PySet_Add(fields_set, key) < 0)
+            return ARN_PY_RAISED;
     return ARN_PY_VALID;
 }
 
 static int make_valid(arn_py_model *model, const arn_value *map, const arn_value **values,
                       unsigned depth, PyObject **out) {
-    PyObject *dict = NULL, *extra = NULL;
+    PyObject *dict, *extra, *fields_set;
     int has_others, r;
 
     if (!arn_py_model_sort(model, map, values, &has_others))
@@ -206,15 +212,17 @@ static int make_valid(arn_py_model *model, const arn_value *map, const arn_value
         return r;
     dict = PyDict_Copy(model->initial);
     extra = PyDict_New();
-    r = dict == NULL || extra == NULL ? ARN_PY_RAISED : validate_fields(model, values, depth, dict);
+    fields_set = arn_py_model_fields_set(model, values);
+    r = dict == NULL || extra == NULL || fields_set == NULL
+            ? ARN_PY_RAISED
+            : validate_fields(model, values, depth, dict);
     if (r == ARN_PY_VALID && has_others)
-        r = validate_extra(model, map, extra);
-    if (r == ARN_PY_VALID) {
-        *out = arn_py_model_new(model, dict, arn_py_model_fields_set(model, values), extra);
-        return *out == NULL ? ARN_PY_RAISED : ARN_PY_VALID;
-    }
+        r = validate_extra(model, map, extra, fields_set);
+    if (r == ARN_PY_VALID)
+        return done(arn_py_model_new(model, dict, fields_set, extra), out, ARN_PY_VALID);
     Py_XDECREF(dict);
     Py_XDECREF(extra);
+    Py_XDECREF(fields_set);
     return r;
 }
 

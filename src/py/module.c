@@ -158,11 +158,11 @@ static int exec_module(PyObject *module) {
         arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
         arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0 ||
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
-        arn_py_init_http_vectors(module, st) < 0)
-        return -1;
-    if (arn_py_init_model(module, st) < 0 || arn_py_init_ready(module, st) < 0 ||
+        arn_py_init_http_vectors(module, st) < 0 || arn_py_init_ready(module, st) < 0 ||
         arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
         arn_py_init_openai_stream(module, st) < 0)
+        return -1;
+    if (arn_py_init_model(module, st) < 0)
         return -1;
     return 0;
 }
@@ -176,12 +176,12 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->session_type);
     Py_VISIT(st->commands_type);
     Py_VISIT(st->express_type);
+    Py_VISIT(st->plan_type);
     Py_VISIT(st->http_client_type);
     Py_VISIT(st->http_headers_type);
     Py_VISIT(st->http_response_type);
     Py_VISIT(st->vectors_type);
     Py_VISIT(st->http_error);
-    Py_VISIT(st->plan_type);
     Py_VISIT(st->ready_type);
     Py_VISIT(st->openai_call_type);
     Py_VISIT(st->openai_client_type);
@@ -202,12 +202,12 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->session_type);
     Py_CLEAR(st->commands_type);
     Py_CLEAR(st->express_type);
+    Py_CLEAR(st->plan_type);
     Py_CLEAR(st->http_client_type);
     Py_CLEAR(st->http_headers_type);
     Py_CLEAR(st->http_response_type);
     Py_CLEAR(st->vectors_type);
     Py_CLEAR(st->http_error);
-    Py_CLEAR(st->plan_type);
     Py_CLEAR(st->ready_type);
     Py_CLEAR(st->openai_call_type);
     Py_CLEAR(st->openai_client_type);

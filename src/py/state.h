@@ -20,11 +20,11 @@ typedef struct arn_py_state {
     PyTypeObject *session_type;
     PyTypeObject *commands_type;
     PyTypeObject *express_type;
+    PyTypeObject *plan_type; /* ModelPlan */
     PyTypeObject *http_client_type;
     PyTypeObject *http_headers_type;
     PyTypeObject *http_response_type;
     PyTypeObject *vectors_type;
-    PyTypeObject *plan_type;  /* ModelPlan */
     PyTypeObject *ready_type; /* see ready.h */
     PyTypeObject *openai_call_type;
     PyTypeObject *openai_client_type;
@@ -62,10 +62,10 @@ int arn_py_init_engine(PyObject *module, arn_py_state *st);
 int arn_py_init_session(PyObject *module, arn_py_state *st);
 int arn_py_init_commands(PyObject *module, arn_py_state *st);
 int arn_py_init_express(PyObject *module, arn_py_state *st);
+int arn_py_init_model(PyObject *module, arn_py_state *st);
 int arn_py_init_http(PyObject *module, arn_py_state *st);
 int arn_py_init_http_response(PyObject *module, arn_py_state *st);
 int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
-int arn_py_init_model(PyObject *module, arn_py_state *st);
 int arn_py_init_ready(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);

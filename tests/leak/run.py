@@ -17,6 +17,7 @@ import ctypes
 import gc
 import logging
 import os
+import random
 import statistics
 import sys
 import threading
@@ -38,6 +39,7 @@ from redis.exceptions import (
 )
 from servers import RedisServer, free_port
 
+from arshai_native._core import ModelPlan, build_model, json_encode
 from arshai_native.memory import AsyncRedisMemoryManager, MemoryInput, WorkingMemory
 from arshai_native.redis import Redis, from_url
 
@@ -403,6 +405,65 @@ def memory_sync(server: RedisServer, count: int) -> None:
     dropped = AsyncRedisMemoryManager(server.url)
     assert dropped.set_sync("k", "v", ttl=600) and dropped.get_sync("k") == "v"
     del dropped
+
+
+def _models(server: RedisServer) -> Any:
+    import modelkit
+    from openai.types.chat import ChatCompletion
+    from openai.types.responses import Response
+
+    from arshai_native.openai._plan import plan_of
+
+    r = random.Random(1)
+    maker = modelkit.Maker(r)
+    documents = []
+    for type_ in (ChatCompletion, Response, list[ChatCompletion]):
+        for _ in range(15):
+            document = maker.value(type_)
+            documents.append((type_, modelkit.text_of(r, document)))
+            documents.append((type_, modelkit.text_of(r, maker.broken(document))))
+    documents.append((ChatCompletion, b"{"))
+
+    def once(count: int) -> None:
+        for i in range(count):
+            type_, document = documents[i % len(documents)]
+            if i % 40 == 0:
+                plan = ModelPlan(ModelPlan, plan_of)  # compile() that raises
+                with contextlib.suppress(TypeError, ValueError):
+                    build_model(plan, document)
+            with contextlib.suppress(ValueError, TypeError, AttributeError, OverflowError):
+                build_model(plan_of(type_), document)
+
+    return once, None
+
+
+SCENARIOS.append(Scenario("models of the openai SDK", _models, 200))
+
+
+@scenario("plans compiled anew", least=4)
+def plans(server: RedisServer, count: int) -> None:
+    from openai.types.chat import ChatCompletion
+
+    from arshai_native.openai import _plan
+
+    for _ in range(count):
+        _plan._plans.clear()
+        build_model(_plan.plan_of(ChatCompletion), b'{"choices": [{"message": {}}], "usage": {}}')
+        for spec in (None, ("list", True, (5,)), ("literal", True, (("a", "a"), True))):
+            with contextlib.suppress(TypeError, ValueError):
+                build_model(ModelPlan(lambda spec=spec: spec, dict), b"[]")
+
+
+@scenario("JSON encoded, and refused", least=200)
+def encoded(server: RedisServer, count: int) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    good = {"a": [1, 2.5, 10**30, None, True, "é\n", {"k" * 100: ("x",)}], 5: "\U0001f600", 1.5: {}}
+    for i in range(count):
+        json_encode([good, i])
+        for bad in (circle, {"a": object()}, {(1,): 1}, [float("nan")], "\ud800", {"\ud800": 1}):
+            with contextlib.suppress(ValueError, TypeError):
+                json_encode(bad)
 
 
 # ---- judging ----
