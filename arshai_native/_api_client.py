@@ -1,0 +1,184 @@
+"""What embeddings and speech share: one API's address, credentials and limits, on the native
+engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from arshai_native import _core
+from arshai_native._api_errors import load
+
+# openai's defaults, in seconds.
+TIMEOUT = 600.0
+CONNECT_TIMEOUT = 5.0
+MAX_RETRIES = 2
+RETRY_COUNT_HEADER = "x-stainless-retry-count"
+
+# Keyword arguments that go to the engine's HttpClient as they are.
+HTTP_OPTIONS = (
+    "max_connections", "max_keepalive", "keepalive_expiry", "verify", "cert", "proxy", "trust_env",
+    "http2", "unix_socket",
+)  # fmt: skip
+
+# Stands for "not given" where None means "no limit".
+DEFAULT: Any = type("Default", (), {"__repr__": lambda self: "DEFAULT"})()
+
+
+def show_url(url: str) -> str:
+    """The URL without what may be secret in it: user, password and query."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    except ValueError:
+        return "(unreadable URL)"
+
+
+def timeouts(timeout: Any) -> dict[str, float | None]:
+    """
+    The engine's four limits from seconds for each of them, None (no limit), DEFAULT (openai's:
+    600, to connect 5) or an object with connect, read, write and pool, as httpx.Timeout is.
+    """
+    if timeout is DEFAULT:
+        limits: list[Any] = [CONNECT_TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT]
+    elif timeout is None or isinstance(timeout, (int, float)):
+        limits = [timeout] * 4
+    else:
+        limits = [getattr(timeout, name) for name in ("connect", "read", "write", "pool")]
+    names = ("connect_timeout", "read_timeout", "write_timeout", "pool_timeout")
+    return {
+        name: None if value is None else float(value)
+        for name, value in zip(names, limits, strict=True)
+    }
+
+
+def http_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The engine's part of keyword arguments; TypeError for a name that nobody knows."""
+    for name in given:
+        if name not in HTTP_OPTIONS:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+    return given
+
+
+class ApiClient:
+    """
+    Posts to one API; any number of event loops and threads may use it at the same time.
+
+    errors: makes the exceptions, see _api_errors. http: options of the engine's HttpClient.
+    The key is in no repr, and is taken out of whatever the server sends back with an error.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        errors: Any,
+        headers: Mapping[str, str] | None = None,
+        timeout: Any = DEFAULT,
+        max_retries: int = MAX_RETRIES,
+        http: dict[str, Any] | None = None,
+        key_header: tuple[str, str] = ("Authorization", "Bearer "),
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.errors = errors
+        self.timeouts = timeouts(timeout)
+        self._key = api_key
+        named = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": "arshai_native",
+        }
+        if api_key:
+            named[key_header[0]] = key_header[1] + api_key
+        self._named = self._merged(named, headers)
+        self.headers = _core.HttpHeaders(list(self._named.items()))
+        self._options = {
+            **self.timeouts,
+            "max_retries": max_retries,
+            "retry_count_header": RETRY_COUNT_HEADER,
+        }
+        self._http_options = http or {}
+        self._http: _core.HttpClient | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<ApiClient {show_url(self.base_url)}>"
+
+    @staticmethod
+    def _merged(named: dict[str, str], more: Mapping[str, str] | None) -> dict[str, str]:
+        """Both; a header of `more` takes the place of one of its name in any case of letters."""
+        more = dict(more or {})
+        replaced = {name.lower() for name in more}
+        return {**{n: v for n, v in named.items() if n.lower() not in replaced}, **more}
+
+    def headers_with(self, more: Mapping[str, str]) -> Any:
+        """This client's headers and some of one request."""
+        return _core.HttpHeaders(list(self._merged(self._named, more).items()))
+
+    def redact(self, text: str) -> str:
+        """The text without the key, should the server have sent it back."""
+        return text.replace(self._key, "***") if self._key else text
+
+    @property
+    def http(self) -> _core.HttpClient:
+        return self._http or self._open()
+
+    def _open(self) -> _core.HttpClient:
+        with self._lock:
+            if self._http is None:
+                self._http = _core.HttpClient(**self._http_options)
+            return self._http
+
+    def close(self) -> None:
+        """Closes the connections. What is under way fails; a later request connects again."""
+        with self._lock:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+    async def post(self, path: str, body: bytes, mode: int, headers: Any = None) -> Any:
+        """
+        The reply to a POST.
+
+        Raises the API's exceptions for a status of 400 or above (after the retries) and where
+        there is no reply.
+        """
+        url = self.base_url + path
+        try:
+            response = await self.http.request(
+                "POST", url, headers or self.headers, body, mode=mode, **self._options
+            )
+        except _core.HttpError as error:
+            raise await self.connection_error(error, path) from error
+        if response.status >= 400:
+            raise await self.status_error(response, path)
+        return response
+
+    def post_sync(self, path: str, body: bytes, mode: int, headers: Any = None) -> Any:
+        """post() for a thread without an event loop: blocks it, without holding the GIL."""
+        url = self.base_url + path
+        try:
+            response = self.http.request_sync(
+                "POST", url, headers or self.headers, body, mode=mode, **self._options
+            )
+        except _core.HttpError as error:
+            raise self.errors.connection(error, show_url(url)) from error
+        if response.status >= 400:
+            raise self.errors.status(response, response.body, show_url(url), self.redact)
+        return response
+
+    async def status_error(self, response: Any, path: str, body: bytes | None = None) -> Exception:
+        """The exception for a reply; body: what was read of it, if it came as a stream."""
+        await load(self.errors)
+        body = response.body if body is None else body
+        return self.errors.status(response, body, show_url(self.base_url + path), self.redact)
+
+    async def connection_error(self, error: Any, path: str) -> Exception:
+        """The exception for an HttpError."""
+        await load(self.errors)
+        return self.errors.connection(error, show_url(self.base_url + path))
