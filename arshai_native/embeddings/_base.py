@@ -35,11 +35,6 @@ _DIVISIBLE = (400, 413, 422, 500)
 _Self = TypeVar("_Self", bound="Embedding")
 
 
-def _divisible(error: Exception) -> bool:
-    # ValueError: the server answered, but not with one vector for each input.
-    return isinstance(error, ValueError) or status_of(error) in _DIVISIBLE
-
-
 def as_list(texts: Any) -> list[Any]:
     """The texts as a list; one str is one text."""
     if isinstance(texts, (bytes, bytearray)):
@@ -95,6 +90,11 @@ class Embedding:
 
     def _send_sync(self, prepared: list[Any]) -> list[Any]:
         raise NotImplementedError
+
+    def _divisible(self, error: Exception) -> bool:
+        """Whether the error of a batch may be due to one of its texts."""
+        # ValueError: the server answered, but not with one vector for each input.
+        return isinstance(error, ValueError) or status_of(error) in _DIVISIBLE
 
     def _results(self, vectors: list[Any]) -> dict[str, Any]:
         return {"dense": vectors}
@@ -180,7 +180,7 @@ class Embedding:
                     batch=self.batch_size,
                     limit=self._gather_limit,
                     wait=self.gather_wait,
-                    divisible=_divisible,
+                    divisible=self._divisible,
                 )
             self._last = (weakref.ref(loop), gatherer)
             return gatherer

@@ -77,7 +77,8 @@ class AsyncMGTEEmbedding(ApiEmbedding):
         self._url: str | None = settings.get("base_url")
         self._dimension: int | None = None
         self._function: Any = None
-        self._load_lock = threading.Lock()
+        self._load_lock = threading.Lock()  # held for seconds: never taken on an event loop
+        self._compute_lock = threading.Lock()  # likewise
         self._executor: ThreadPoolExecutor | None = None
         if self._url is None:
             # Requests "under way" would only queue up for the one thread: one runs, one waits, and
@@ -143,16 +144,24 @@ class AsyncMGTEEmbedding(ApiEmbedding):
     # ---- in this process ----
 
     def _prepare(self, text: Any) -> Any:
-        return text if self._url is None else super()._prepare(text)
+        if self._url is not None:
+            return super()._prepare(text)
+        if not isinstance(text, str):
+            raise TypeError(f"a text must be a str, not {type(text).__name__}")
+        return text
+
+    def _divisible(self, error: Exception) -> bool:
+        return self._url is None or super()._divisible(error)
 
     def _compute(self, texts: list[str]) -> list[Any]:
-        found = self.embedding_function(texts)
+        with self._compute_lock:
+            found = self.embedding_function(texts)
         return [
             (dense.tolist(), found["sparse"][[row]]) for row, dense in enumerate(found["dense"])
         ]
 
     async def _in_thread(self, job: Any, *arguments: Any) -> Any:
-        with self._load_lock:
+        with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, "arshai_native mgte")
             executor = self._executor
@@ -168,10 +177,6 @@ class AsyncMGTEEmbedding(ApiEmbedding):
 
     def _send_sync(self, prepared: list[Any]) -> list[Any]:
         if self._url is None:
-            with self._lock:
-                executor = self._executor
-            if executor is not None:
-                return executor.submit(self._compute, prepared).result()
             return self._compute(prepared)
         response = self._client.post_sync(self._PATH, self._body(prepared), _core.HTTP_JSON)
         return self._pairs(response.json(), len(prepared))
@@ -195,7 +200,7 @@ class AsyncMGTEEmbedding(ApiEmbedding):
         """Ends the thread, or closes the connections. A later call begins anew."""
         if self._url is not None:
             super().close_sync()
-        with self._load_lock:
+        with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False)
