@@ -64,6 +64,59 @@ def http_options(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
+class Settings:
+    """
+    Arguments by name: a keyword argument that is not None, else one of config.additional_params,
+    else the config's own: an attribute of a DTO, a key of a dict. A config that is a str names the
+    model.
+    """
+
+    def __init__(self, config: Any, given: dict[str, Any]) -> None:
+        if isinstance(config, str):
+            config = {"model_name": config}
+        extra = (
+            config.get("additional_params")
+            if isinstance(config, dict)
+            else getattr(config, "additional_params", None)
+        )
+        self._config = config
+        self._sources = [
+            {name: value for name, value in given.items() if value is not None},
+            extra or {},
+        ]
+        if isinstance(config, dict):
+            self._sources.append(config)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The argument; default if it is nowhere or None."""
+        for source in self._sources:
+            if source.get(name) is not None:
+                return source[name]
+        if self._config is None or isinstance(self._config, dict):
+            return default
+        value = getattr(self._config, name, None)
+        return default if value is None else value
+
+    def explicit(self, name: str, default: Any) -> Any:
+        """get(), but a DTO's own default does not count."""
+        fields = getattr(self._config, "model_fields_set", None)
+        if fields is not None and name not in fields:
+            for source in self._sources:
+                if source.get(name) is not None:
+                    return source[name]
+            return default
+        return self.get(name, default)
+
+    @property
+    def model(self) -> Any:
+        """model_name, or model."""
+        for source in self._sources:
+            for name in ("model_name", "model"):
+                if source.get(name) is not None:
+                    return source[name]
+        return getattr(self._config, "model_name", None)
+
+
 class ApiClient:
     """
     Posts to one API; any number of event loops and threads may use it at the same time.
@@ -171,6 +224,38 @@ class ApiClient:
         if response.status >= 400:
             raise self.errors.status(response, response.body, show_url(url), self.redact)
         return response
+
+    async def stream(self, path: str, body: bytes, headers: Any, max_error: int) -> Any:
+        """
+        post() in mode HTTP_STREAM: the reply, whose body is to be read() and close_stream()ed.
+        max_error: bytes of an error's explanation that are read.
+        """
+        url = self.base_url + path
+        try:
+            response = await self.http.request(
+                "POST", url, headers or self.headers, body, mode=_core.HTTP_STREAM, **self._options
+            )
+        except _core.HttpError as error:
+            raise await self.connection_error(error, path) from error
+        if response.status < 400:
+            return response
+        explanation = b""
+        try:
+            while len(explanation) < max_error and (chunk := await response.read()):
+                explanation += chunk
+        except _core.HttpError:
+            pass  # the status says enough
+        finally:
+            response.close_stream()
+        raise await self.status_error(response, path, explanation)
+
+    async def read(self, response: Any, path: str) -> bytes:
+        """The next piece of a stream; b"" at its end."""
+        try:
+            chunk: bytes = await response.read()
+            return chunk
+        except _core.HttpError as error:
+            raise await self.connection_error(error, path) from error
 
     async def status_error(self, response: Any, path: str, body: bytes | None = None) -> Exception:
         """The exception for a reply; body: what was read of it, if it came as a stream."""

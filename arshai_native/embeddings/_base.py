@@ -12,10 +12,16 @@ from json.encoder import encode_basestring
 from typing import Any, TypeVar
 
 from arshai_native import _core
-from arshai_native._api_client import DEFAULT, MAX_RETRIES, ApiClient, http_options, show_url
+from arshai_native._api_client import (
+    DEFAULT,
+    MAX_RETRIES,
+    ApiClient,
+    Settings,
+    http_options,
+    show_url,
+)
 from arshai_native._api_errors import OpenAIErrors, status_of
 from arshai_native.embeddings._gather import Gatherer
-from arshai_native.embeddings._types import Settings
 
 # Requests of one call under way at the same time. A call of many batches ends eight times sooner
 # than one after another; more brings little (a hosted API answers with 429, a server of one's own
@@ -262,9 +268,7 @@ class ApiEmbedding(Embedding):
     def _prepare(self, text: Any) -> bytes:
         if type(text) is str:
             return encode_basestring(text).encode()
-        return json.dumps(
-            text, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        ).encode()
+        return json.dumps(text, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
     def _body(self, prepared: list[bytes]) -> bytes:
         return self._HEAD + self._COMMA.join(prepared) + self._tail
@@ -276,15 +280,11 @@ class ApiEmbedding(Embedding):
         return vectors
 
     async def _send(self, prepared: list[bytes]) -> list[Any]:
-        response = await self._client.post(
-            self._PATH, self._body(prepared), _core.HTTP_EMBEDDINGS
-        )
+        response = await self._client.post(self._PATH, self._body(prepared), _core.HTTP_EMBEDDINGS)
         return self._vectors(response, len(prepared))
 
     def _send_sync(self, prepared: list[bytes]) -> list[Any]:
-        response = self._client.post_sync(
-            self._PATH, self._body(prepared), _core.HTTP_EMBEDDINGS
-        )
+        response = self._client.post_sync(self._PATH, self._body(prepared), _core.HTTP_EMBEDDINGS)
         return self._vectors(response, len(prepared))
 
     # ---- end ----

@@ -7,10 +7,9 @@ import os
 import time
 from typing import Any
 
-from arshai_native._api_client import DEFAULT
+from arshai_native._api_client import DEFAULT, Settings
 from arshai_native.embeddings._base import ApiEmbedding
 from arshai_native.embeddings._openai import openai_tail
-from arshai_native.embeddings._types import Settings
 
 logger = logging.getLogger("arshai_native.embeddings")
 

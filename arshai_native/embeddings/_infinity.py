@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from arshai_native import _core
+from arshai_native._api_client import Settings
 from arshai_native.embeddings._openai import AsyncOpenAIEmbedding, json_value
 from arshai_native.embeddings._rerank import ranked, rerank_texts
-from arshai_native.embeddings._types import Settings, as_rerank_input
+from arshai_native.embeddings._types import as_rerank_input
 
 logger = logging.getLogger("arshai_native.embeddings")
 

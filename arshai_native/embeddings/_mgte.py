@@ -10,10 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from arshai_native import _core
-from arshai_native._api_client import DEFAULT
+from arshai_native._api_client import DEFAULT, Settings
 from arshai_native.embeddings._base import ApiEmbedding
 from arshai_native.embeddings._openai import DEFAULT_BATCH, openai_tail
-from arshai_native.embeddings._types import Settings
 
 logger = logging.getLogger("arshai_native.embeddings")
 

@@ -1,4 +1,4 @@
-"""The data objects of embeddings and rerankers, and how a configuration is read.
+"""The data objects of embeddings and rerankers.
 
 arshai's own are taken wherever one of these is; it is looked for, never imported.
 """
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 _DOCUMENT = "arshai.core.interfaces.idocument"
-_MISSING: Any = object()
 
 
 class EmbeddingConfig:
@@ -85,8 +84,7 @@ def _as_document(document: Any) -> Any:
         )
     if not hasattr(document, "page_content"):
         raise TypeError(
-            "a document must be a str, a dict or have page_content, "
-            f"not {type(document).__name__}"
+            f"a document must be a str, a dict or have page_content, not {type(document).__name__}"
         )
     return document
 
@@ -102,56 +100,3 @@ def document_class() -> type:
     """arshai's Document if the program has imported it, else ours."""
     module = sys.modules.get(_DOCUMENT)
     return getattr(module, "Document", Document)
-
-
-class Settings:
-    """
-    Arguments by name: a keyword argument that is not None, else one of config.additional_params,
-    else the config's own: an attribute of a DTO, a key of a dict. A config that is a str names the
-    model.
-    """
-
-    def __init__(self, config: Any, given: dict[str, Any]) -> None:
-        if isinstance(config, str):
-            config = EmbeddingConfig(config)
-        extra = (
-            config.get("additional_params")
-            if isinstance(config, dict)
-            else getattr(config, "additional_params", None)
-        )
-        self._config = config
-        self._sources = [
-            {name: value for name, value in given.items() if value is not None},
-            extra or {},
-        ]
-        if isinstance(config, dict):
-            self._sources.append(config)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The argument; default if it is nowhere or None."""
-        for source in self._sources:
-            if source.get(name) is not None:
-                return source[name]
-        if self._config is None or isinstance(self._config, dict):
-            return default
-        value = getattr(self._config, name, None)
-        return default if value is None else value
-
-    def explicit(self, name: str, default: Any) -> Any:
-        """get(), but a DTO's own default does not count."""
-        fields = getattr(self._config, "model_fields_set", None)
-        if fields is not None and name not in fields:
-            for source in self._sources:
-                if source.get(name) is not None:
-                    return source[name]
-            return default
-        return self.get(name, default)
-
-    @property
-    def model(self) -> Any:
-        """model_name, or model."""
-        for source in self._sources:
-            for name in ("model_name", "model"):
-                if source.get(name) is not None:
-                    return source[name]
-        return getattr(self._config, "model_name", None)

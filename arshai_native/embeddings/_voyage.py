@@ -14,11 +14,18 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from arshai_native import _core
-from arshai_native._api_client import DEFAULT, MAX_RETRIES, ApiClient, http_options, show_url
+from arshai_native._api_client import (
+    DEFAULT,
+    MAX_RETRIES,
+    ApiClient,
+    Settings,
+    http_options,
+    show_url,
+)
 from arshai_native._api_errors import VoyageErrors
 from arshai_native.embeddings._base import ApiEmbedding
 from arshai_native.embeddings._rerank import ranked, rerank_texts
-from arshai_native.embeddings._types import Settings, as_rerank_input
+from arshai_native.embeddings._types import as_rerank_input
 
 logger = logging.getLogger("arshai_native.embeddings")
 
