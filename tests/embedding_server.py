@@ -119,7 +119,7 @@ class EmbeddingServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 owner.answer(self)
 
             def log_message(self, *args: Any) -> None:
@@ -217,7 +217,7 @@ class EmbeddingServer:
     def _embeddings(self, received: Received) -> Reply:
         asked = received.json
         for text in asked["input"]:
-            if text in self.refuse:
+            if isinstance(text, str) and text in self.refuse:
                 return self.refuse[text]()
         size = asked.get("dimensions") or asked.get("output_dimension") or DIMENSION
         items = []

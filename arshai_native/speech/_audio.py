@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import secrets
@@ -198,7 +199,11 @@ class FileWriter:
         with self._lock:
             if not self._over:
                 self._close()
-                os.replace(self._part, self._path)
+                try:
+                    os.replace(self._part, self._path)
+                except OSError:
+                    os.unlink(self._part)
+                    raise
 
     def abort(self) -> None:
         """Nothing has happened. After commit() it does nothing."""
@@ -207,7 +212,8 @@ class FileWriter:
                 opened = self._descriptor >= 0
                 self._close()
                 if opened:
-                    os.unlink(self._part)
+                    with contextlib.suppress(OSError):  # why it ended is what counts
+                        os.unlink(self._part)
 
     def _close(self) -> None:
         self._over = True

@@ -112,7 +112,7 @@ class TTSOutput(_Fields):
 
 
 def output_class(ours: type) -> type:
-    """arshai's class of that name (with an I in front) if the program has imported it, else ours."""
+    """arshai's class, of that name with an I in front, if it has been imported, else ours."""
     module = sys.modules.get(_ARSHAI)
     found: type = getattr(module, f"I{ours.__name__}", ours)
     return found
