@@ -119,7 +119,7 @@ def _sdk(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name.partition(".")[0]:
+        if (error.name or "").partition(".")[0] != name.partition(".")[0]:
             logger.warning("%s cannot be imported: %s", name, error)
     except ImportError as error:
         logger.warning("%s cannot be imported: %s", name, error)
