@@ -119,7 +119,7 @@ def _rewind(audio: Any) -> Any:
 
 
 def _content(audio: Any) -> Any:
-    """The audio's bytes. Blocks. What an asynchronous read() returns is returned as it is."""
+    """The audio's bytes. Blocks."""
     if isinstance(audio, (bytes, bytearray, memoryview)):
         return bytes(audio)
     if isinstance(audio, (str, os.PathLike)):
@@ -133,14 +133,17 @@ def _content(audio: Any) -> Any:
     raise TypeError(f"audio must be a path, bytes or a stream of bytes, not {type(audio).__name__}")
 
 
+def _is_asynchronous(audio: Any) -> bool:
+    """Has a read() to be awaited, as far as that can be told without calling it."""
+    return inspect.iscoroutinefunction(getattr(audio, "read", None))
+
+
 def read_audio_sync(audio: Any) -> tuple[str, bytes]:
     """The audio's filename and bytes. Blocks."""
     name, audio = _split(audio)
-    content = _content(audio)
-    if inspect.isawaitable(content):
-        getattr(content, "close", lambda: None)()
+    if _is_asynchronous(audio):
         raise TypeError("a stream that is read asynchronously needs transcribe_async()")
-    return _named(name, _checked(content))
+    return _named(name, _checked(_content(audio)))
 
 
 async def read_audio(audio: Any) -> tuple[str, bytes]:
@@ -148,17 +151,19 @@ async def read_audio(audio: Any) -> tuple[str, bytes]:
     name, audio = _split(audio)
     if isinstance(audio, bytes):
         return _named(name, audio)
-    if hasattr(audio, "__aiter__") and not hasattr(audio, "read"):
-        return _named(name, b"".join([_checked(chunk) async for chunk in audio]))
-    if inspect.iscoroutinefunction(getattr(audio, "read", None)):
-        rewound = _rewind(audio)
+    if hasattr(audio, "read"):
+        asynchronous = _is_asynchronous(audio)
+        rewound = _rewind(audio) if asynchronous else await asyncio.to_thread(_rewind, audio)
         if inspect.isawaitable(rewound):
             await rewound
-        return _named(name, _checked(await audio.read()))
-    content = await asyncio.to_thread(_content, audio)
-    if inspect.isawaitable(content):
-        content = await content
-    return _named(name, _checked(content))
+            asynchronous = True
+        content = audio.read() if asynchronous else await asyncio.to_thread(audio.read)
+        if inspect.isawaitable(content):
+            content = await content
+        return _named(name, _checked(content))
+    if hasattr(audio, "__aiter__"):
+        return _named(name, b"".join([_checked(chunk) async for chunk in audio]))
+    return _named(name, _checked(await asyncio.to_thread(_content, audio)))
 
 
 # ---- writing ----
