@@ -229,6 +229,10 @@ class VoyageError(Exception):
     def user_message(self) -> str | None:
         return self.args[0]
 
+    def __str__(self) -> str:
+        message = self.args[0] or "<empty message>"
+        return message if self.request_id is None else f"Request {self.request_id}: {message}"
+
 
 _VOYAGE_STATUS = {
     400: "InvalidRequestError",

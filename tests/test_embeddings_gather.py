@@ -394,26 +394,50 @@ def test_a_request_that_nobody_wants_is_given_up(api):
     assert run(main) == {"dense": vector_of("more")}
 
 
-def test_given_up_in_the_turn_it_was_sent(api):
-    """A request's task may be cancelled before its first step; it is not counted for ever."""
+def test_given_up_in_the_turn_that_sends(api):
+    """It is not sent, though its caller has not been told yet."""
+    embedding = make(api)
+
+    async def main():
+        with api.hold():
+            tasks = await behind(api, embedding, ["a", "b"])
+            (gatherer,) = embedding._gatherers.values()
+            tasks[1].cancel()
+            gatherer._waited()
+            assert await until(lambda: len(api.requests) == 2)
+            only = tasks_of(embedding, ["only"])
+            await asyncio.sleep(0)
+            only[0].cancel()
+            gatherer._waited()
+            await asyncio.sleep(0.05)
+            assert gatherer._under_way == 2
+        await asyncio.gather(*tasks, *only, return_exceptions=True)
+
+    run(main)
+    assert api.inputs == [["first"], ["b"]]
+
+
+def test_a_request_that_somebody_cancels_before_its_first_step(api):
+    """Its callers are told, and it is not counted as under way for ever."""
     embedding = make(api, batch_size=2)
 
     async def main():
         with api.hold():
             first = await behind(api, embedding, [])
-            calls = [embedding.embed_document_async(text) for text in ("a", "b")]
-            tasks = [asyncio.ensure_future(call) for call in calls]
-            tasks[1].add_done_callback(lambda _: None)
-            loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: [task.cancel() for task in tasks])
-            await asyncio.gather(*tasks, return_exceptions=True)
+            before = asyncio.all_tasks()
+            tasks = tasks_of(embedding, ["a", "b"])
+            await asyncio.sleep(0)
+            (request,) = asyncio.all_tasks() - before - set(tasks)
+            request.cancel()
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(error) for error in errors] == [asyncio.CancelledError] * 2
         await first[0]
-        # Nothing is under way: a lone call goes at once, and alone.
-        count = len(api.requests)
-        await embedding.embed_document_async("x")
-        assert api.inputs[count:] == [["x"]]
+        (gatherer,) = embedding._gatherers.values()
+        assert gatherer._under_way == 0
+        return await embedding.embed_document_async("x")
 
-    run(main)
+    assert run(main) == {"dense": vector_of("x")}
+    assert api.inputs == [["first"], ["x"]]
 
 
 def test_deadlines(api):

@@ -134,17 +134,21 @@ class Gatherer:
     def _pump(self, everything: bool) -> None:
         """Sends what may go: full requests, or all that waits."""
         while self._items and self._under_way < self._limit and (everything or self._full()):
-            self._start(self._take())
+            calls = self._take()
+            if calls:
+                self._start(calls)
         if self._items == 0:
             self._queue.clear()
             self._stop_timer()
 
     def _take(self) -> list[_Call]:
-        """The next request's calls: at least one, as _items is not 0."""
+        """The next request's calls; none if those that wait have all been given up."""
         taken: list[_Call] = []
         count = size = 0
         while self._queue:
             call = self._queue[0]
+            if call.waiting and call.future.done():
+                self._leaves(call)  # given up in this turn: it has not been told yet
             if call.waiting:
                 if taken and (
                     call.alone
@@ -168,12 +172,15 @@ class Gatherer:
         self._under_way += 1
         self._requests.add(request)
         request.task = asyncio.get_running_loop().create_task(self._run(request))
-        # For a task that is cancelled before its first step, which runs nothing of _run().
+        # For a task that somebody cancels before its first step, which runs nothing of _run().
         request.task.add_done_callback(lambda _: self._finished(request))
 
     def _finished(self, request: _Request) -> None:
         if request in self._requests:
             self._requests.remove(request)
+            for call in request.calls:
+                if not call.future.done() and call.request is request:
+                    call.future.cancel()
             self._returned()
 
     async def _run(self, request: _Request) -> None:
@@ -188,10 +195,6 @@ class Gatherer:
                 start = end
         except Exception as error:
             self._failed(calls, error)
-        except BaseException:  # cancelled: by the last of its callers, or as the loop ends
-            for call in calls:
-                call.future.cancel()
-            raise
         finally:
             self._finished(request)
 
