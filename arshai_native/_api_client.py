@@ -137,7 +137,9 @@ class ApiClient:
         http: dict[str, Any] | None = None,
         key_header: tuple[str, str] = ("Authorization", "Bearer "),
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        base, mark, query = base_url.partition("?")
+        self.base_url = base.rstrip("/")
+        self._query = mark + query  # behind the path of each request
         self.errors = errors
         self.timeouts = timeouts(timeout)
         self._key = api_key
@@ -194,6 +196,9 @@ class ApiClient:
         if http is not None:
             http.close()
 
+    def _url(self, path: str) -> str:
+        return self.base_url + path + self._query
+
     async def post(self, path: str, body: bytes, mode: int, headers: Any = None) -> Any:
         """
         The reply to a POST.
@@ -201,7 +206,7 @@ class ApiClient:
         Raises the API's exceptions for a status of 400 or above (after the retries) and where
         there is no reply.
         """
-        url = self.base_url + path
+        url = self._url(path)
         try:
             response = await self.http.request(
                 "POST", url, headers or self.headers, body, mode=mode, **self._options
@@ -214,7 +219,7 @@ class ApiClient:
 
     def post_sync(self, path: str, body: bytes, mode: int, headers: Any = None) -> Any:
         """post() for a thread without an event loop: blocks it, without holding the GIL."""
-        url = self.base_url + path
+        url = self._url(path)
         try:
             response = self.http.request_sync(
                 "POST", url, headers or self.headers, body, mode=mode, **self._options
@@ -230,7 +235,7 @@ class ApiClient:
         post() in mode HTTP_STREAM: the reply, whose body is to be read() and close_stream()ed.
         max_error: bytes of an error's explanation that are read.
         """
-        url = self.base_url + path
+        url = self._url(path)
         try:
             response = await self.http.request(
                 "POST", url, headers or self.headers, body, mode=_core.HTTP_STREAM, **self._options

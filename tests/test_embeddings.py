@@ -205,6 +205,14 @@ def test_keys(monkeypatch, api):
     assert "authorization" not in api.requests[-1].headers
 
 
+def test_addresses(api):
+    for url in (api.url + "/", api.url + "?api-version=1&a=b", api.url + "/?api-version=1"):
+        AsyncOpenAIEmbedding(SMALL, base_url=url, trust_env=False).embed_document("x")
+    assert [request.path for request in api.requests] == [
+        "/v1/embeddings", "/v1/embeddings?api-version=1&a=b", "/v1/embeddings?api-version=1",
+    ]  # fmt: skip
+
+
 def test_wrong_arguments(api):
     for arguments in ({"batch_size": 0}, {"max_concurrency": 0}):
         with pytest.raises(ValueError, match="must be 1 or more"):
