@@ -147,6 +147,7 @@ class ApiClient:
             "Accept": "application/json",
             "Content-Type": "application/json",
             "User-Agent": "arshai_native",
+            RETRY_COUNT_HEADER: "0",  # the engine counts on from here
         }
         if api_key:
             named[key_header[0]] = key_header[1] + api_key

@@ -262,7 +262,7 @@ def test_a_lost_connection_is_everybodys(api):
     async def main():
         with api.hold():
             tasks = await behind(api, embedding, texts_of(4))
-            api.script.append(Reply(drop=True))
+            api.script.append(Reply(200, b"{" * 99, cut=True))
             api.release()
             assert await until(lambda: len(api.requests) == 2)
         errors = (await asyncio.gather(*tasks, return_exceptions=True))[1:]

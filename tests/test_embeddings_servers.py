@@ -247,7 +247,12 @@ def test_voyage_reranker_returns_what_it_got_after_an_error(api, caplog):
     reranker = AsyncVoyageReranker(api_key=SECRET, base_url=api.url, max_retries=0)
     input = RerankInput("q", DOCUMENTS)
     wrong = {"data": [{"index": 9, "relevance_score": 1}]}
-    for reply in (detail(400, SECRET), Reply(200, b"{}"), Reply(200, wrong), Reply(drop=True)):
+    for reply in (
+        detail(400, SECRET),
+        Reply(200, b"{}"),
+        Reply(200, wrong),
+        Reply(200, b"{" * 99, cut=True),
+    ):
         api.script.extend([reply] * 3)
         caplog.clear()
         assert all_ways(reranker, input) == DOCUMENTS

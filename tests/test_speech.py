@@ -409,12 +409,16 @@ def test_cancelled_while_it_is_written(api, tmp_path, monkeypatch):
 def test_errors(api, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG)
     speech = make(api)
+
+    async def streamed():
+        return [piece async for piece in speech.synthesize_stream("x")]
+
     calls = (
         lambda: speech.transcribe(STTInput(WAV)),
         lambda: run(lambda: speech.transcribe(WAV)),
         lambda: speech.synthesize(TTSInput("x")),
         lambda: run(lambda: speech.synthesize("x")),
-        lambda: run(lambda: anext(speech.synthesize_stream("x"))),
+        lambda: run(streamed),
     )
     shown = [repr(speech)]
     for call in calls:
@@ -423,7 +427,7 @@ def test_errors(api, monkeypatch, caplog):
             call()
         assert raised.value.code == "c401"
         shown += [repr(raised.value), raised.value.response.text]
-        api.script.append(Reply(drop=True))
+        api.script.append(Reply(200, b"{" * 99, cut=True))
         with pytest.raises(embeddings.APIConnectionError):
             call()
     nobody = make(SimpleNamespace(url=f"http://127.0.0.1:{free_port()}"))
