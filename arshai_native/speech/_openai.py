@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Any, TypeVar
 
 from arshai_native import _core
@@ -311,7 +311,7 @@ class AsyncOpenAISpeech:
         path, body, headers = self._speech(input)
         return self._tts_output(input, self._client.post_sync(path, body, _core.HTTP_BODY, headers))
 
-    async def synthesize_stream(self, input: Any, **fields: Any) -> AsyncIterator[bytes]:
+    async def synthesize_stream(self, input: Any, **fields: Any) -> AsyncGenerator[bytes, None]:
         """
         Yields the audio as it comes, in pieces of up to 256 KB; arguments as synthesize_async().
 

@@ -12,7 +12,7 @@ _ARSHAI = "arshai.core.interfaces.ispeech"
 class _Fields:
     """Equality and repr by the attributes' values."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     __hash__ = None  # type: ignore[assignment]
 
     def to_dict(self) -> dict[str, Any]:
