@@ -3,6 +3,7 @@ errors, arrays, and what is never shown.
 """
 
 import asyncio
+import gzip
 import logging
 import subprocess
 import sys
@@ -139,6 +140,16 @@ def test_the_same_errors(api, arshai):
         with pytest.raises(openai.APIStatusError, match="^<html>short and stout</html>$") as raised:
             embedding.embed_documents(["x"])
         assert raised.value.body == "<html>short and stout</html>"
+
+
+def test_a_packed_error(api):
+    """The SDK's response shows the body unpacked, as it does with the SDK's own transport."""
+    pytest.importorskip("openai")
+    body = gzip.compress(b'{"error": {"message": "packed", "code": "c"}}')
+    api.script.append(Reply(400, body, {"content-encoding": "gzip"}))
+    with pytest.raises(embeddings.BadRequestError, match="packed") as raised:
+        make(api).embed_document("x")
+    assert raised.value.response.json()["error"]["code"] == raised.value.code == "c"
 
 
 # ---- configuration ----

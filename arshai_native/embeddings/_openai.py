@@ -56,7 +56,8 @@ class AsyncOpenAIEmbedding(ApiEmbedding):
     as_numpy: vectors as float32 arrays of numpy in place of lists; those of one request share
         their memory. encoding_format: "float" or "base64"; default base64 with as_numpy, else
         float, as arshai's class.
-    gather: whether small calls that wait at the same moment travel as one request.
+    gather (True): whether small calls that wait at the same moment travel as one request; False
+        for a server whose vectors depend on what else is in the request (llama.cpp, some models).
         gather_wait (0.05): seconds that one waits at most for requests under way to return.
     max_concurrency (8): requests of one call under way at the same time.
     timeout: seconds to connect, read and write each, an httpx.Timeout, or None; default 600, to
