@@ -20,6 +20,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 DIMENSION = 8
+# A key that must not be seen anywhere.
+SECRET = "sk-very-secret-0123456789"
 
 
 def vector_of(text: Any, dimension: int = DIMENSION) -> list[float]:

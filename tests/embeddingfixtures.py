@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import pytest
 from embedding_server import EmbeddingServer
 
-SECRET = "sk-very-secret-0123456789"
-
 _NAMES = (
     "OPENAI_API_KEY", "EMBEDDINGS_OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID",
     "OPENAI_PROJECT_ID", "VOYAGE_API_KEY", "INFINITY_API_KEY", "INFINITY_BASE_URL",

@@ -14,8 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
-from embedding_server import Reply, error, vector_of
-from embeddingfixtures import SECRET
+from embedding_server import SECRET, Reply, error, vector_of
 from faultkit import free_port, run, wait_until
 
 from arshai_native import embeddings

@@ -10,8 +10,7 @@ import time
 import weakref
 
 import pytest
-from embedding_server import Reply, error, vector_of
-from embeddingfixtures import SECRET
+from embedding_server import SECRET, Reply, error, vector_of
 from faultkit import run, until
 
 from arshai_native import embeddings

@@ -13,8 +13,7 @@ from enum import StrEnum
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from embedding_server import Reply, error
-from embeddingfixtures import SECRET
+from embedding_server import SECRET, Reply, error
 from faultkit import free_port, run
 
 from arshai_native import embeddings
