@@ -2,11 +2,11 @@
 
     python benchmarks/openai.py [--quick] [--only NAME] [--rounds N] [--json PATH]
 
-Starts an nginx of its own that answers every request with a recorded reply, so that what is compared
-is the clients. Every measurement is a fresh process (benchmarks/openai_worker.py); the clients take
-turns, round by round. Figures are medians over the rounds, ratios are medians of the ratios within
-each round. CPU is the client process's, all threads, per operation; the server's is not in it, but
-it runs on the same machine.
+Starts an nginx of its own that answers every request with a recorded reply: what is compared is the
+clients. Every measurement is a fresh process (benchmarks/openai_worker.py); the clients take turns,
+round by round. Figures are medians over the rounds, ratios are medians of the ratios within each
+round. CPU is the client process's, all threads, per operation; the server's is not in it, but it
+runs on the same machine.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SDK, AIOHTTP, THREAD, BY_HAND, ARSHAI = (
 )
 BASE64, NUMPY, ALONE = "ours, base64", "ours, as_numpy", "ours, gather=False"
 
-# name, work, reply (the recorded one), tasks, clients, bars [(against whom, clients, required, aim)]
+# name, work, reply (the recorded one), tasks, clients, bars: (against whom, clients, required, aim)
 SECTIONS: list[dict[str, Any]] = [
     {
         "name": "embeddings.create, 16 x 1536, encoding_format float, 20 tasks",
@@ -136,9 +136,7 @@ def report_section(section: dict[str, Any], rounds: list[dict[str, Any]]) -> dic
     stalls = section["work"] == "stall"
     bars = report(section, rounds, STALLS if stalls else ())
     if stalls:
-        print(
-            "stall: a task that sleeps 1 ms is run so much late; away: between two looks for events"
-        )
+        print("stall: how late a task runs that sleeps 1 ms; away: from the selector")
         bars.add("longest stall in ms", median_of(rounds, OURS, "", "stall"), 3, 1, lower=True)
     return {**section, "rounds": rounds, "verdicts": bars}
 

@@ -7,13 +7,11 @@ SteadyServer    the OpenAI SDK's own mock, made from the API's specification
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,10 +64,12 @@ class HttpServer:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):
+            try:
                 with opener.open(self.url + probe, timeout=5) as answer:
                     if answer.status == 200:
                         return
+            except OSError:
+                pass
             time.sleep(0.02)
         code = self.process.poll()
         why = f"it does not answer after {seconds:g} s" if code is None else f"it ended with {code}"
@@ -288,6 +288,9 @@ class SteadyServer(HttpServer):
             for what in ("array", "object")
         ]
         self.launch(
-            [str(binaries[0]), "--quiet", "--host", self.host, "-p", str(self.port), *styles, str(spec)],
+            [
+                str(binaries[0]), "--quiet", "--host", self.host, "-p", str(self.port), *styles,
+                str(spec),
+            ],
             "/_x-steady/health", 60,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """
-Runs the OpenAI SDK's own tests of its asynchronous client with the SDK's class, then with the native
-one in its place, and compares them test by test. Used by `make peer-openai`.
+Runs the OpenAI SDK's own tests of its asynchronous client with the SDK's class, then with the
+native one in its place, and compares them test by test. Used by `make peer-openai`.
 
     python tests/peer/run_openai.py [--build DIR] [--versions V ...] [--only PATH ...]
                                     [-k EXPRESSION] [--verbose]
@@ -40,7 +40,7 @@ from suites import (
 
 sys.path.insert(0, str(HERE.parent))
 
-from httpservers import CannotStart, SteadyServer  # noqa: E402
+from httpservers import CannotStart, SteadyServer
 
 SPEC_URL = "https://app.stainless.com/api/spec/documented/openai/openapi.documented.yml"
 COMMON = (
@@ -68,7 +68,12 @@ RESOURCES = (
 OTHERS = (
     *("client", "streaming", "response", "legacy_response", "module_client"),
     *("stream_mode", "sse_framing", "status_error_messages", "retry_after_overflow"),
-    *("debug_logging", "large_payload_contract", "multipart_encoding", "request_body_routing_order"),
+    *(
+        "debug_logging",
+        "large_payload_contract",
+        "multipart_encoding",
+        "request_body_routing_order",
+    ),
 )
 LIBRARIES = (
     *("lib/chat", "lib/responses", "lib/streaming", "lib/test_azure.py", "lib/test_audio.py"),

@@ -1,6 +1,6 @@
 """
-What the runs of other projects' suites share: the suite from its source distribution, an environment
-of its own for it, arshai_native within that, and the comparison of outcomes.
+What the runs of other projects' suites share: the suite from its source distribution, an
+environment of its own for it, arshai_native within that, and the comparison of outcomes.
 """
 
 from __future__ import annotations
