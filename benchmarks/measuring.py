@@ -1,0 +1,104 @@
+"""What the workers share: loops of awaits that are counted, and the CPU time they take."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def percentile(latencies: list[float], fraction: float) -> float:
+    ordered = sorted(latencies)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))] * 1e6
+
+
+async def throughput(
+    operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float, each: int = 1
+) -> dict[str, float]:
+    """Runs operation(task number) in a loop in so many tasks; `each` operations a call."""
+    count = 0
+
+    async def worker(number: int, end: float) -> None:
+        nonlocal count
+        while time.perf_counter() < end:
+            await operation(number)
+            count += each
+
+    async def span(duration: float) -> float:
+        start = time.perf_counter()
+        await asyncio.gather(*(worker(i, start + duration) for i in range(tasks)))
+        return time.perf_counter() - start
+
+    await span(min(0.25, seconds / 3))  # connections, caches, code
+    count = 0
+    cpu = cpu_seconds()
+    elapsed = await span(seconds)
+    return {"ops": count / elapsed, "cpu_us": (cpu_seconds() - cpu) / count * 1e6}
+
+
+async def latency(
+    operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float
+) -> dict[str, float]:
+    latencies: list[float] = []
+
+    async def timed(number: int) -> None:
+        start = time.perf_counter()
+        await operation(number)
+        latencies.append(time.perf_counter() - start)
+
+    await throughput(operation, tasks, min(0.25, seconds / 3))
+    result = await throughput(timed, tasks, seconds)
+    return {**result, "p50": percentile(latencies, 0.5), "p99": percentile(latencies, 0.99)}
+
+
+TICK = 0.001
+
+
+async def stalls(
+    operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float
+) -> dict[str, float]:
+    """How long the event loop leaves others waiting meanwhile: how much later than asked for a task
+    that sleeps a millisecond again and again is run, in ms; and the longest the loop was away from
+    its selector, which is the same without the selector's rounding to whole milliseconds.
+    """
+    loop: Any = asyncio.get_running_loop()
+    late: list[float] = []
+    away, left = 0.0, time.perf_counter()
+    select = loop._selector.select
+
+    def watched(timeout: float | None = None) -> Any:
+        nonlocal away, left
+        away = max(away, time.perf_counter() - left)
+        try:
+            return select(timeout)
+        finally:
+            left = time.perf_counter()
+
+    async def tick() -> None:
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(TICK)
+            late.append(time.perf_counter() - start - TICK)
+
+    await throughput(operation, tasks, min(0.25, seconds / 3))
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    away, left = 0.0, time.perf_counter()
+    loop._selector.select = watched
+    result = await throughput(operation, tasks, seconds)
+    loop._selector.select = select
+    ticker.cancel()
+    late.sort()
+    return {
+        **result,
+        "stall": late[-1] * 1e3,
+        "stall_p99": late[int(len(late) * 0.99)] * 1e3,
+        "away": away * 1e3,
+    }
