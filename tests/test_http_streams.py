@@ -1,6 +1,7 @@
 """Bodies that are read piece by piece."""
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import threading
@@ -337,10 +338,8 @@ def test_a_cancelled_read_loses_nothing(http, kind):
                     gate.set()
                     await asyncio.sleep(0.001 * (i % 7))
                 reader.cancel()
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     got += await reader
-                except asyncio.CancelledError:
-                    pass
                 gate.set()
                 while not got.endswith(b"<%d>" % i):
                     got += await asyncio.wait_for(response.read(), 10)
@@ -444,10 +443,8 @@ def test_another_loop(http):
 
         async def second():
             gate.set()
-            try:
+            with contextlib.suppress(RuntimeError, HttpError):
                 assert await kept[0].read() == b"y"
-            except (RuntimeError, HttpError):
-                pass
             kept[0].close_stream()
 
         run(first)
