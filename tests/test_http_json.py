@@ -340,7 +340,8 @@ def test_wrong_documents(answered, name, as_numpy):
 @pytest.mark.parametrize(
     "text",
     ["AAAA", "AAAAAAA=", "AAAAAA", "AAAAA", "A", "AAAAAA==A", "AAAAAA=", "AAAAAA===", "=", "====",
-     "AAAA AA==", "AAA*AA==", "AAAA\\nAA==", "AAAA-_==", "AAAAA\u00e9==", "AAAA\\u0000A==", "AAAAAA==AAAAAA=="],
+     "AAAA AA==", "AAA*AA==", "AAAA\\nAA==", "AAAA-_==", "AAAAA\u00e9==", "AAAA\\u0000A==",
+     "AAAAAA==AAAAAA=="],
 )  # fmt: skip
 def test_wrong_base64(answered, text):
     """Bytes that make no floats, letters that are none, padding where none belongs."""
