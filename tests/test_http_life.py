@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import gc
 import os
-import threading
 import textwrap
+import threading
 import time
 import warnings
 
