@@ -14,7 +14,8 @@ FUZZ_SECONDS ?= 60
 TEST_TIMEOUT ?= 900
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 
-APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev
+APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev \
+	libcurl4-openssl-dev
 APT_TEST := redis-server libcmocka-dev
 APT_FUZZ := clang libclang-rt-14-dev
 APT_LINT := clang-format
@@ -84,7 +85,7 @@ $(BUILD)/$(1)/libarn_core.a: $(addprefix $(BUILD)/$(1)/,$(CORE_OBJECTS))
 
 $(BUILD)/$(1)/test_%: tests/c/test_%.c $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a
 	@$(CC) $(CFLAGS_C) $(2) -Itests/c $$< $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a \
-		$$$$(pkg-config --libs libuv hiredis cmocka) -o $$@
+		$$$$(pkg-config --libs libuv hiredis libcurl cmocka) -o $$@
 
 .PHONY: run-$(1)
 run-$(1): $(BUILD)/.apt-test
@@ -134,7 +135,7 @@ fuzz: $(BUILD)/.apt-build
 	@for t in tests/fuzz/fuzz_*.c; do name=$$(basename $$t .c); printf '==> %s\n' $$name; \
 		mkdir -p $(BUILD)/fuzz/$$name.corpus; \
 		clang -g -O1 -std=gnu11 -Iinclude -Isrc -fsanitize=fuzzer,address,undefined \
-			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs libuv hiredis) -lpthread \
+			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs libuv hiredis libcurl) -lpthread \
 			-o $(BUILD)/fuzz/$$name; \
 		$(BUILD)/fuzz/$$name -artifact_prefix=$(BUILD)/fuzz/ -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 			$(BUILD)/fuzz/$$name.corpus; done

@@ -1,8 +1,8 @@
 #include "py/engine.h"
 
+#include "py/arguments.h"
 #include "py/express.h"
 
-#include <math.h>
 #include <structmember.h>
 
 /* Requests and keys above this use the lane for large payloads. Below it, a value passes in less
@@ -38,65 +38,15 @@ arn_redis_client *arn_py_engine_client(arn_py_engine *self) {
 
 /* ---- construction ---- */
 
-static int to_ms(PyObject *seconds, const char *name, uint64_t *out) {
-    double s;
-
-    *out = 0;
-    if (seconds == NULL || seconds == Py_None)
-        return 0;
-    s = PyFloat_AsDouble(seconds);
-    if (s == -1.0 && PyErr_Occurred())
-        return -1;
-    if (isnan(s) || s < 0) {
-        PyErr_Format(PyExc_ValueError, "%s must be a number of seconds >= 0 or None", name);
-        return -1;
-    }
-    if (s > 1e9)
-        return 0; /* thirty years: no limit */
-    *out = (uint64_t)ceil(s * 1000);
-    if (*out == 0 && s >= 0)
-        *out = 1; /* 0 means no limit to the core, and no time at all to the caller */
-    return 0;
-}
-
-/* Appends the UTF-8 of a str (or the bytes) to `strings`; NULL and Py_None give NULL. */
-static int keep_string(PyObject *strings, PyObject *o, const char *name, const char **out) {
-    PyObject *bytes;
-    int r;
-
-    *out = NULL;
-    if (o == NULL || o == Py_None)
-        return 0;
-    if (PyUnicode_Check(o))
-        bytes = PyUnicode_AsUTF8String(o);
-    else if (PyBytes_Check(o))
-        bytes = Py_NewRef(o);
-    else {
-        PyErr_Format(PyExc_TypeError, "%s must be a string", name);
-        return -1;
-    }
-    if (bytes == NULL)
-        return -1;
-    if (strlen(PyBytes_AS_STRING(bytes)) != (size_t)PyBytes_GET_SIZE(bytes)) {
-        Py_DECREF(bytes);
-        PyErr_Format(PyExc_ValueError, "%s must not contain a null character", name);
-        return -1;
-    }
-    r = PyList_Append(strings, bytes);
-    Py_DECREF(bytes);
-    *out = PyBytes_AS_STRING(bytes); /* the list holds it */
-    return r;
-}
-
 /* A name with letters beyond ASCII goes to the name server as Python's own sockets send it. */
 static int keep_host(PyObject *strings, PyObject *host, const char **out) {
     PyObject *ascii;
     int r;
 
     if (host == NULL || !PyUnicode_Check(host) || PyUnicode_IS_ASCII(host))
-        return keep_string(strings, host, "host", out);
+        return arn_py_keep_string(strings, host, "host", out);
     ascii = PyUnicode_AsEncodedString(host, "idna", NULL);
-    r = ascii == NULL ? -1 : keep_string(strings, ascii, "host", out);
+    r = ascii == NULL ? -1 : arn_py_keep_string(strings, ascii, "host", out);
     Py_XDECREF(ascii);
     return r;
 }
@@ -111,7 +61,7 @@ static int set_database(arn_redis_config *c, PyObject *strings, PyObject *db) {
     text = PyObject_Str(db);
     if (text == NULL)
         return -1;
-    r = keep_string(strings, text, "db", &c->database);
+    r = arn_py_keep_string(strings, text, "db", &c->database);
     Py_DECREF(text);
     return r;
 }
@@ -184,23 +134,24 @@ static int init_engine(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (strings == NULL)
         return -1;
     if (keep_host(strings, host, &c->host) < 0 ||
-        keep_string(strings, path, "path", &c->path) < 0 ||
-        keep_string(strings, username, "username", &c->username) < 0 ||
-        keep_string(strings, password, "password", &c->password) < 0 ||
-        keep_string(strings, client_name, "client_name", &c->client_name) < 0 ||
-        keep_string(strings, lib_name, "lib_name", &c->lib_name) < 0 ||
-        keep_string(strings, lib_version, "lib_version", &c->lib_version) < 0 ||
-        keep_string(strings, encoding, "encoding", &encoding_s) < 0 ||
-        keep_string(strings, errors, "encoding_errors", &errors_s) < 0 ||
-        set_database(c, strings, db) < 0 || to_ms(timeout, "socket_timeout", &c->timeout_ms) < 0 ||
-        to_ms(connect_timeout, "socket_connect_timeout", &c->connect_timeout_ms) < 0 ||
-        to_ms(pool_timeout, "pool_timeout", &c->pool_timeout_ms) < 0)
+        arn_py_keep_string(strings, path, "path", &c->path) < 0 ||
+        arn_py_keep_string(strings, username, "username", &c->username) < 0 ||
+        arn_py_keep_string(strings, password, "password", &c->password) < 0 ||
+        arn_py_keep_string(strings, client_name, "client_name", &c->client_name) < 0 ||
+        arn_py_keep_string(strings, lib_name, "lib_name", &c->lib_name) < 0 ||
+        arn_py_keep_string(strings, lib_version, "lib_version", &c->lib_version) < 0 ||
+        arn_py_keep_string(strings, encoding, "encoding", &encoding_s) < 0 ||
+        arn_py_keep_string(strings, errors, "encoding_errors", &errors_s) < 0 ||
+        set_database(c, strings, db) < 0 ||
+        arn_py_to_ms(timeout, "socket_timeout", &c->timeout_ms) < 0 ||
+        arn_py_to_ms(connect_timeout, "socket_connect_timeout", &c->connect_timeout_ms) < 0 ||
+        arn_py_to_ms(pool_timeout, "pool_timeout", &c->pool_timeout_ms) < 0)
         goto fail;
     /* 0 is redis-py's "no health check". */
     if (health != NULL && health != Py_None) {
         int wanted = PyObject_IsTrue(health);
         if (wanted < 0 ||
-            (wanted && to_ms(health, "health_check_interval", &c->health_check_ms) < 0))
+            (wanted && arn_py_to_ms(health, "health_check_interval", &c->health_check_ms) < 0))
             goto fail;
     }
     if (c->path != NULL)

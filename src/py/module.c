@@ -103,6 +103,7 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_spin), "_spin"},
         {offsetof(arn_py_state, str_check), "_check"},
         {offsetof(arn_py_state, str_resume), "_resume"},
+        {offsetof(arn_py_state, str_lower), "lower"},
     };
     size_t i;
 
@@ -147,7 +148,9 @@ static int exec_module(PyObject *module) {
         return -1;
     if (arn_py_init_request(module, st) < 0 || arn_py_init_loop_port(module, st) < 0 ||
         arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
-        arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0)
+        arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0 ||
+        arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
+        arn_py_init_http_vectors(module, st) < 0)
         return -1;
     return 0;
 }
@@ -161,6 +164,11 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->session_type);
     Py_VISIT(st->commands_type);
     Py_VISIT(st->express_type);
+    Py_VISIT(st->http_client_type);
+    Py_VISIT(st->http_headers_type);
+    Py_VISIT(st->http_response_type);
+    Py_VISIT(st->vectors_type);
+    Py_VISIT(st->http_error);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
@@ -178,6 +186,11 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->session_type);
     Py_CLEAR(st->commands_type);
     Py_CLEAR(st->express_type);
+    Py_CLEAR(st->http_client_type);
+    Py_CLEAR(st->http_headers_type);
+    Py_CLEAR(st->http_response_type);
+    Py_CLEAR(st->vectors_type);
+    Py_CLEAR(st->http_error);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
@@ -197,6 +210,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_spin);
     Py_CLEAR(st->str_check);
     Py_CLEAR(st->str_resume);
+    Py_CLEAR(st->str_lower);
     Py_CLEAR(st->kwnames_context);
     return 0;
 }

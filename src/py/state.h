@@ -20,17 +20,22 @@ typedef struct arn_py_state {
     PyTypeObject *session_type;
     PyTypeObject *commands_type;
     PyTypeObject *express_type;
+    PyTypeObject *http_client_type;
+    PyTypeObject *http_headers_type;
+    PyTypeObject *http_response_type;
+    PyTypeObject *vectors_type;
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
     PyObject *invalid_state_error;
-    PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
+    PyObject *http_error; /* the exception class HttpError */
+    PyObject *specs;      /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
     PyObject *str_call_soon, *str_call_later, *str_context, *str_call_exception_handler;
     PyObject *str_execute_command, *str_execute_python, *str_response_callbacks, *str_upper;
     PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
-    PyObject *str_resume;
+    PyObject *str_resume, *str_lower;
     PyObject *kwnames_context; /* ("context",) */
 
     int is_ending; /* the interpreter: see arn_py_abandon_ports() */
@@ -50,6 +55,9 @@ int arn_py_init_engine(PyObject *module, arn_py_state *st);
 int arn_py_init_session(PyObject *module, arn_py_state *st);
 int arn_py_init_commands(PyObject *module, arn_py_state *st);
 int arn_py_init_express(PyObject *module, arn_py_state *st);
+int arn_py_init_http(PyObject *module, arn_py_state *st);
+int arn_py_init_http_response(PyObject *module, arn_py_state *st);
+int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);

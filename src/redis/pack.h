@@ -6,12 +6,9 @@
 #ifndef ARN_REDIS_PACK_H
 #define ARN_REDIS_PACK_H
 
-#include <stddef.h>
+#include "base/slice.h"
 
-typedef struct arn_slice {
-    const char *data;
-    size_t len;
-} arn_slice;
+#include <stddef.h>
 
 /* Bytes that arn_redis_pack() will write. */
 size_t arn_redis_packed_size(const arn_slice *args, size_t count);
