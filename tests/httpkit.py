@@ -17,6 +17,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -99,13 +100,22 @@ class Exchange:
         return sent
 
     def pause(self, gate: threading.Event | float) -> None:
-        """Wait for seconds or until the gate is open; not beyond the end of the server."""
-        if not isinstance(gate, threading.Event):
-            self.server.closing.wait(gate)
-            return
-        deadline = time.monotonic() + GATE_LIMIT
-        while not gate.wait(0.02) and not self.server.closing.is_set():
-            assert time.monotonic() < deadline, "nobody opened the gate"
+        """Wait for seconds or until the gate is open; Gone if the client or the server goes."""
+        limit = GATE_LIMIT if isinstance(gate, threading.Event) else gate
+        is_open = gate.is_set if isinstance(gate, threading.Event) else lambda: False
+        deadline = time.monotonic() + limit
+        watched = [] if isinstance(self.sock, ssl.SSLSocket) else [self.sock]
+        while not is_open() and (left := deadline - time.monotonic()) > 0:
+            if self.server.closing.is_set():
+                raise Gone
+            try:
+                if select.select(watched, [], [], min(left, 0.01))[0]:
+                    if not self.sock.recv(1, socket.MSG_PEEK):
+                        raise Gone
+                    watched = []  # it has sent more, so it is there
+            except (OSError, ValueError) as error:
+                raise Gone from error
+        assert is_open() or not isinstance(gate, threading.Event), "nobody opened the gate"
 
     def _more(self) -> None:
         try:
