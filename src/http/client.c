@@ -467,21 +467,32 @@ static void see_to_all(arn_http_client *client) {
 
 /* ---- start and stop ---- */
 
-static void end_all(arn_queue *queue, const char *message) {
-    while (!arn_queue_empty(queue))
-        arn__http_transfer_end(op_of(queue->next), ARN_HTTP_CLOSED, message);
+static void end_all(arn_queue *queue, arn_http_failure failure, const char *message) {
+    arn_queue todo;
+
+    arn_queue_init(&todo);
+    arn_queue_append(&todo, queue);
+    while (!arn_queue_empty(&todo))
+        arn__http_transfer_end(op_of(todo.next), failure, message);
+}
+
+void arn__http_client_end_active(arn_http_client *client, arn_http_failure failure,
+                                 const char *message) {
+    end_all(&client->active, failure, message);
 }
 
 static void close_client(arn_http_client *client) {
+    static const char message[] = "the client was closed";
+
     if (client->is_closed)
         return;
     client->is_closed = 1;
     if (client->multi == NULL)
         return;
     arn__runtime_remove_stopper(&client->stopper);
-    end_all(&client->waiting, "the client was closed");
-    end_all(&client->sleeping, "the client was closed");
-    end_all(&client->active, "the client was closed");
+    end_all(&client->waiting, ARN_HTTP_CLOSED, message);
+    end_all(&client->sleeping, ARN_HTTP_CLOSED, message);
+    end_all(&client->active, ARN_HTTP_CLOSED, message);
     arn__http_transfer_free_easy(client);
     arn__http_multi_close(client);
     while (client->holds != NULL) {

@@ -209,6 +209,9 @@ arn_runtime *arn_http_stream_runtime(const arn_http_stream *stream);
 /* Nobody wants the rest: ends the transfer. Any thread, any number of times. */
 void arn_http_stream_abandon(arn_http_stream *stream);
 
+/* The same, but what is still to come may come for a while, so that the connection can be kept. */
+void arn_http_stream_finish(arn_http_stream *stream);
+
 /* Any thread: frees a batch and its arena; NULL is allowed. */
 void arn_http_batch_free(arn_http_batch *batch);
 

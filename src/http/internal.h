@@ -45,12 +45,14 @@ struct arn_http_client {
     uint64_t timer_at;                /* when it fires; 0: not */
     arn_deferred kick;                /* let libcurl act once this turn is over */
     struct arn_http_socket **sockets; /* by descriptor */
+    char *kept; /* by descriptor: it is a connection that libcurl keeps, see multi.c */
     size_t sockets_cap;
     arn_queue waiting, sleeping, active;
     unsigned active_count;
     CURL *free_easy[ARN_HTTP_EASY_MAX];
     unsigned free_count;
     arn_http_hold *holds;
+    int has_failed; /* a socket could not be watched */
     int is_closed;
 };
 
@@ -68,11 +70,17 @@ void arn__http_client_sleep(arn_http_op *op, uint64_t ms);
 void arn__http_client_hold(arn_http_op *op, uint64_t ms);
 void arn__http_client_freed(arn_http_client *client); /* a transfer is over: start the next one */
 
+/* Ends every transfer under way. */
+void arn__http_client_end_active(arn_http_client *client, arn_http_failure failure,
+                                 const char *message);
+
 /* multi.c */
 int arn__http_multi_open(arn_http_client *client); /* 0 or ARN_E* */
 void arn__http_multi_close(arn_http_client *client);
 void arn__http_multi_kick(arn_http_client *client);
 void arn__http_multi_set_easy(arn_http_client *client, CURL *easy); /* sockets */
+/* The handle's transfer is done: if its connection is kept, so is the watch on it. */
+void arn__http_multi_keep(arn_http_client *client, CURL *easy);
 
 /* transfer.c */
 void arn__http_transfer_begin(arn_http_op *op);
@@ -82,6 +90,8 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code);
 void arn__http_transfer_fail(arn_http_op *op, arn_http_failure failure, const char *message);
 /* Ends the op wherever it is, without another attempt. */
 void arn__http_transfer_end(arn_http_op *op, arn_http_failure failure, const char *message);
+/* The stream has no reader any more: its rest is read and thrown away, if there is not much. */
+void arn__http_transfer_discard(arn_http_op *op);
 /* The reader has caught up. */
 void arn__http_transfer_resume(arn_http_op *op);
 void arn__http_transfer_free_easy(arn_http_client *client);

@@ -2,8 +2,10 @@
  *
  * libcurl says which sockets it wants watched and when it wants to be called; the loop does both.
  * Connections that libcurl keeps between transfers are taken off its watch and put back on with the
- * next transfer: here they stay watched, because that would be two system calls a transfer, until
- * something comes while nobody is interested.
+ * next transfer: here they stay watched, because that would be five system calls a transfer, until
+ * something comes while nobody is interested. Other sockets (attempts to connect, the resolver's)
+ * libcurl may close by itself as soon as it has taken them off its watch, so here they are
+ * forgotten at once: libuv aborts the process over a watched descriptor that has been closed.
  */
 #include "base/alloc.h"
 #include "base/status.h"
@@ -19,6 +21,7 @@ typedef struct arn_http_socket {
     curl_socket_t fd;
     int watched; /* UV_* events the loop looks for */
     int wanted;  /* those libcurl wants */
+    int is_kept; /* a connection: the end of such a socket comes through close_socket() */
 } arn_http_socket;
 
 static void check_done(arn_http_client *client) {
@@ -43,11 +46,32 @@ static void act(arn_http_client *client, curl_socket_t fd, int flags) {
     if (!client->is_closed)
         curl_multi_socket_action(client->multi, fd, flags, &running);
     check_done(client);
+    if (client->has_failed && !client->is_closed) {
+        client->has_failed = 0;
+        arn__http_client_end_active(client, ARN_HTTP_MEMORY, NULL);
+    }
     arn_http_client_unref(client);
+}
+
+static void on_socket(uv_poll_t *poll, int status, int events);
+
+static arn_http_socket *find_socket(arn_http_client *client, curl_socket_t fd) {
+    return fd >= 0 && (size_t)fd < client->sockets_cap ? client->sockets[fd] : NULL;
+}
+
+static int watch(arn_http_socket *s) {
+    if (s->watched == s->wanted || s->wanted == 0)
+        return 0;
+    if (uv_poll_start(&s->poll, s->wanted, on_socket) != 0)
+        return -1;
+    s->watched = s->wanted;
+    return 0;
 }
 
 static void on_socket(uv_poll_t *poll, int status, int events) {
     arn_http_socket *s = poll->data;
+    arn_http_client *client = s->client;
+    curl_socket_t fd = s->fd;
     int flags = 0;
 
     if (s->wanted == 0) { /* an idle connection: libcurl will see what it is when it wants to */
@@ -55,13 +79,19 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
         s->watched = 0;
         return;
     }
-    if (status < 0)
-        flags = CURL_CSELECT_ERR;
-    if (events & UV_READABLE)
+    if (status < 0) {
+        s->watched = 0; /* libuv has stopped; libcurl sees the error when it reads or writes */
+        events = s->wanted;
+    }
+    if (events & s->wanted & UV_READABLE)
         flags |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
+    if (events & s->wanted & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
-    act(s->client, s->fd, flags);
+    arn_http_client_ref(client);
+    act(client, fd, flags);
+    if (find_socket(client, fd) == s)
+        watch(s);
+    arn_http_client_unref(client);
 }
 
 static void on_poll_closed(uv_handle_t *handle) {
@@ -73,17 +103,15 @@ static void on_poll_closed(uv_handle_t *handle) {
 
 static void forget_socket(arn_http_socket *s) {
     s->client->sockets[s->fd] = NULL;
+    arn__runtime_untrack_fd(s->fd);
     uv_poll_stop(&s->poll);
     uv_close((uv_handle_t *)&s->poll, on_poll_closed);
-}
-
-static arn_http_socket *find_socket(arn_http_client *client, curl_socket_t fd) {
-    return fd >= 0 && (size_t)fd < client->sockets_cap ? client->sockets[fd] : NULL;
 }
 
 static int has_place(arn_http_client *client, size_t fd) {
     size_t cap = client->sockets_cap > 0 ? client->sockets_cap : 32;
     arn_http_socket **sockets;
+    char *kept;
 
     if (fd < client->sockets_cap)
         return 1;
@@ -94,6 +122,11 @@ static int has_place(arn_http_client *client, size_t fd) {
         return 0;
     memset(sockets + client->sockets_cap, 0, (cap - client->sockets_cap) * sizeof(*sockets));
     client->sockets = sockets;
+    kept = arn_realloc(client->kept, cap);
+    if (kept == NULL)
+        return 0;
+    memset(kept + client->sockets_cap, 0, cap - client->sockets_cap);
+    client->kept = kept;
     client->sockets_cap = cap;
     return 1;
 }
@@ -110,9 +143,18 @@ static arn_http_socket *new_socket(arn_http_client *client, curl_socket_t fd) {
     s->poll.data = s;
     s->client = client;
     s->fd = fd;
+    s->is_kept = client->kept[fd];
     arn_http_client_ref(client);
     client->sockets[fd] = s;
+    arn__runtime_track_fd(fd);
     return s;
+}
+
+/* libcurl would give up all its work for good if it were told. Instead every transfer that is under
+ * way ends as soon as this is possible. */
+static void watch_failed(arn_http_client *client) {
+    client->has_failed = 1;
+    arn__http_multi_kick(client);
 }
 
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *of_socket) {
@@ -122,49 +164,57 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
-        if (s != NULL)
-            s->wanted = 0; /* libcurl forgets it; close_socket() is told when it ends */
+        s = find_socket(client, fd);
+        if (s != NULL && s->is_kept)
+            s->wanted = 0;
+        else if (s != NULL)
+            forget_socket(s);
         return 0;
     }
     if (s == NULL) {
         s = find_socket(client, fd);
         if (s == NULL)
             s = new_socket(client, fd);
-        if (s == NULL)
-            return -1;
+        if (s == NULL) {
+            watch_failed(client);
+            return 0;
+        }
         curl_multi_assign(client->multi, fd, s);
     }
     s->wanted = wanted;
-    /* A kept connection is watched for reading all the time. */
-    if (s->watched != wanted) {
-        if (uv_poll_start(&s->poll, wanted, on_socket) != 0)
-            return -1;
-        s->watched = wanted;
-    }
+    if (watch(s) < 0)
+        watch_failed(client);
     return 0;
 }
 
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
-    curl_socket_t fd;
+void arn__http_multi_keep(arn_http_client *client, CURL *easy) {
+    curl_socket_t fd = CURL_SOCKET_BAD;
 
+    curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd);
+    if (fd < 0 || (size_t)fd >= client->sockets_cap)
+        return;
+    client->kept[fd] = 1;
+    if (client->sockets[fd] != NULL)
+        client->sockets[fd]->is_kept = 1;
+}
+
+static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {
     (void)arg, (void)purpose;
 #ifdef SOCK_CLOEXEC
-    fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 #else
-    fd = socket(address->family, address->socktype, address->protocol);
+    return socket(address->family, address->socktype, address->protocol);
 #endif
-    if (fd >= 0)
-        arn__runtime_track_fd(fd);
-    return fd >= 0 ? fd : CURL_SOCKET_BAD;
 }
 
 static int close_socket(void *arg, curl_socket_t fd) {
     arn_http_client *client = arg;
     arn_http_socket *s = find_socket(client, fd);
 
+    if (fd >= 0 && (size_t)fd < client->sockets_cap)
+        client->kept[fd] = 0;
     if (s != NULL)
         forget_socket(s); /* first: the number may be somebody else's at once */
-    arn__runtime_untrack_fd(fd);
     return close(fd);
 }
 
@@ -242,7 +292,9 @@ void arn__http_multi_close(arn_http_client *client) {
         if (client->sockets[fd] != NULL)
             forget_socket(client->sockets[fd]);
     arn_free(client->sockets);
+    arn_free(client->kept);
     client->sockets = NULL;
+    client->kept = NULL;
     client->sockets_cap = 0;
     arn__timer_free(client->curl_timer);
     arn__timer_free(client->timer);

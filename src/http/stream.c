@@ -134,12 +134,28 @@ static void run_abandon(arn_msg *msg, int aborted) {
     arn_http_stream_unref(s);
 }
 
-void arn_http_stream_abandon(arn_http_stream *s) {
+static void run_finish(arn_msg *msg, int aborted) {
+    arn_http_stream *s = ARN_CONTAINER_OF(msg, arn_http_stream, abandon_msg);
+
+    if (!aborted && s->is_live)
+        arn__http_transfer_discard(s->op);
+    arn_http_stream_unref(s);
+}
+
+static void give_up(arn_http_stream *s, void (*run)(arn_msg *msg, int aborted)) {
     if (atomic_exchange(&s->abandoned, 1))
         return;
     arn_http_stream_ref(s);
-    s->abandon_msg.run = run_abandon;
+    s->abandon_msg.run = run;
     arn_runtime_submit(s->rt, &s->abandon_msg, &s->abandon_msg);
+}
+
+void arn_http_stream_abandon(arn_http_stream *s) {
+    give_up(s, run_abandon);
+}
+
+void arn_http_stream_finish(arn_http_stream *s) {
+    give_up(s, run_finish);
 }
 
 /* ---- from the transfer ---- */

@@ -15,6 +15,9 @@
 /* A reply that is not wanted is read up to here, to keep its connection; beyond, that is closed. */
 #define DISCARD_MAX (256u * 1024u)
 
+/* And of a stream's rest for so long, in milliseconds, between two pieces of it. */
+#define DISCARD_MS 5000u
+
 /* Read from a socket at a time: large replies are what costs. */
 #define READ_SIZE (256 * 1024L)
 
@@ -541,8 +544,13 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     double named = -1;
     char message[256];
     arn_http_failure failure;
+    long system_error = 0;
 
-    if (op->is_discarding && (code == CURLE_OK || code == CURLE_WRITE_ERROR)) {
+    if (code == CURLE_OK)
+        arn__http_multi_keep(op->client, op->easy);
+
+    if (op->is_discarding && op->stream == NULL &&
+        (code == CURLE_OK || code == CURLE_WRITE_ERROR)) {
         arn__http_should_retry(&op->reply, &op->options, &named);
         if (named >= 0 && (op->reply.status == 429 || op->reply.status == 503))
             arn__http_client_hold(op, (uint64_t)(named * 1000));
@@ -551,7 +559,7 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
         again(op, named >= 0 ? named : arn__http_backoff(op->attempt));
         return;
     }
-    if (code == CURLE_OK && op->reply.status != 0) {
+    if (code == CURLE_OK && op->is_final) {
         keep_url(op);
         arn__http_transfer_end(op, ARN_HTTP_OK, NULL);
         return;
@@ -560,9 +568,23 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
         code = CURLE_WEIRD_SERVER_REPLY;
     /* Only the callbacks' own refusals end with a write error, and those are for want of memory. */
     failure = code == CURLE_WRITE_ERROR ? ARN_HTTP_MEMORY : failure_of(code);
+    curl_easy_getinfo(op->easy, CURLINFO_OS_ERRNO, &system_error);
+    if (code == CURLE_RECV_ERROR && system_error == 0)
+        failure = ARN_HTTP_PROTOCOL; /* its name for a bad chunk, too */
+    if (failure == ARN_HTTP_URL && op->base.state == ARN_OP_SENT)
+        failure = ARN_HTTP_PROTOCOL; /* libcurl's name for a reply that is no HTTP */
     snprintf(message, sizeof(message), "%s",
              op->error[0] != '\0' ? op->error : curl_easy_strerror(code));
     arn__http_transfer_fail(op, failure, message);
+}
+
+void arn__http_transfer_discard(arn_http_op *op) {
+    op->is_discarding = 1;
+    op->discarded = 0;
+    op->options.read_ms = DISCARD_MS;
+    arn__http_transfer_resume(op);
+    if (op->easy != NULL)
+        alive(op, ARN_HTTP_RECEIVING, DISCARD_MS);
 }
 
 void arn__http_transfer_resume(arn_http_op *op) {

@@ -150,7 +150,7 @@ static int exec_module(PyObject *module) {
         arn_py_init_engine(module, st) < 0 || arn_py_init_session(module, st) < 0 ||
         arn_py_init_commands(module, st) < 0 || arn_py_init_express(module, st) < 0 ||
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
-        arn_py_init_http_vectors(module, st) < 0)
+        arn_py_init_http_vectors(module, st) < 0 )
         return -1;
     return 0;
 }
