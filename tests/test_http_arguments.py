@@ -211,7 +211,7 @@ def test_no_streams_without_a_loop(http, server, mode):
     ids=str,
 )
 def test_options_of_a_client_that_are_none(options):
-    with pytest.raises((TypeError, ValueError, OverflowError)):
+    with pytest.raises((TypeError, ValueError, OverflowError, OSError)):
         HttpClient(**options)
 
 
