@@ -218,7 +218,7 @@ static void destroy_op(arn_op *base) {
     if (op->stream != NULL)
         arn_http_stream_unref(op->stream);
     arn_http_headers_unref(op->headers);
-    curl_slist_free_all(op->retry_list);
+    curl_slist_free_all(op->own_list);
     if (op->release != NULL)
         op->release(op->body_owner);
     arn_free(op);

@@ -102,7 +102,7 @@ typedef struct arn_http_reply {
     arn_buf head; /* of the last response: the reason phrase, then name, value, name, value ...
                    * each with a NUL behind it, names in lower case */
     arn_buf body;
-    char *url;        /* after redirects; NULL: the request's. malloc'd by the room */
+    char *url;        /* after redirects; NULL: the request's own */
     int json;         /* JSON modes: 0, the op's value is the document; ARN_EPROTO with error set,
                        * ARN_ENOMEM, or 1: it was not parsed */
     const char *what; /* ARN_EPROTO: what is wrong with the document, and at which byte */
@@ -135,8 +135,8 @@ typedef struct arn_http_op {
     arn_http_client *client;   /* referenced */
     arn_http_headers *headers; /* referenced */
     arn_http_options options;
-    const char *method; /* in text */
-    const char *url;    /* in text */
+    const char *method; /* in text; after a redirect perhaps another one, static */
+    const char *url;    /* in text; after a redirect reply.url */
     arn_slice body;
     /* Set by who sets a body that is not copied: called when the op is freed, on any thread. */
     void (*release)(void *body_owner);
@@ -158,9 +158,16 @@ typedef struct arn_http_op {
     uint64_t ends;    /* loop time: total_ms; 0: never */
     uint64_t held_ms; /* it has been held back for so long */
     uint64_t started_ns;
-    void *retry_list; /* curl_slist with the count of attempts */
+    unsigned redirects;
+    int without;    /* headers that a redirect has made unfit: ARN_HTTP_NO_* */
+    void *own_list; /* curl_slist, where its headers are not just the shared ones */
     char text[];
 } arn_http_op;
+
+enum {
+    ARN_HTTP_NO_SECRETS = 1,     /* Authorization, cookies, and the Host that was given by hand */
+    ARN_HTTP_NO_BODY_HEADERS = 2 /* Content-Length, Transfer-Encoding */
+};
 
 /* A read op: one batch of a stream. */
 typedef struct arn_http_read {

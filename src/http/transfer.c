@@ -2,6 +2,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "http/internal.h"
+#include "http/redirect.h"
 #include "http/retry.h"
 #include "http/vectors.h"
 
@@ -23,8 +24,6 @@
 
 /* Space that a Content-Length may claim before a byte of it is there. */
 #define RESERVE_MAX (64u * 1024u * 1024u)
-
-#define REDIRECTS_MAX 20L /* httpx's */
 
 /* Never libcurl's own five minutes: the deadlines are this room's. */
 #define NO_TIMEOUT_MS (1000L * 3600 * 24 * 20)
@@ -126,14 +125,6 @@ static int take_header(arn_http_op *op, const char *line, size_t len) {
     return 0;
 }
 
-static int is_followed(const arn_http_op *op) {
-    int status = op->reply.status;
-
-    return op->options.follow_redirects &&
-           (status == 301 || status == 302 || status == 303 || status == 307 || status == 308) &&
-           arn_http_reply_header(&op->reply, "location") != NULL;
-}
-
 static int attempts_left(const arn_http_op *op) {
     return op->attempt < op->options.max_retries && !op->client->is_closed;
 }
@@ -148,7 +139,7 @@ static int is_streamed(const arn_http_op *op) {
 static int headers_complete(arn_http_op *op) {
     double named;
 
-    if (op->reply.status < 200 || is_followed(op))
+    if (op->reply.status < 200 || arn__http_is_redirect(op))
         return 0;
     op->is_final = 1;
     op->is_discarding = attempts_left(op) && op->reply.status >= 400 &&
@@ -246,8 +237,6 @@ static CURL *new_easy(arn_http_client *client) {
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_connected);
     curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(easy, CURLOPT_MAXREDIRS, REDIRECTS_MAX);
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
                      c->http2 ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 0L);
@@ -293,42 +282,60 @@ static int is_named_line(const char *line, const char *name) {
     return strncasecmp(line, name, len) == 0 && (line[len] == ':' || line[len] == ';');
 }
 
-/* The headers with the count of earlier attempts in its place. NULL: out of memory. */
-static struct curl_slist *count_attempts(const arn_http_op *op) {
-    const char *name = op->options.retry_count_header;
-    struct curl_slist *list = NULL;
-    struct curl_slist *from;
-    char count[128];
-    int placed = 0;
+static int is_dropped(const arn_http_op *op, const char *line) {
+    return ((op->without & ARN_HTTP_NO_SECRETS) &&
+            (is_named_line(line, "authorization") || is_named_line(line, "proxy-authorization") ||
+             is_named_line(line, "cookie") || is_named_line(line, "host"))) ||
+           ((op->without & ARN_HTTP_NO_BODY_HEADERS) &&
+            (is_named_line(line, "content-length") || is_named_line(line, "transfer-encoding")));
+}
 
-    snprintf(count, sizeof(count), "%s: %u", name, op->attempt);
-    for (from = op->headers->list; from != NULL || !placed;
-         from = from != NULL ? from->next : NULL) {
-        int here = from == NULL || is_named_line(from->data, name);
-        struct curl_slist *more = curl_slist_append(list, here ? count : from->data);
-        if (more == NULL) {
-            curl_slist_free_all(list);
-            return NULL;
-        }
-        list = more;
+static int add_line(struct curl_slist **list, const char *line) {
+    struct curl_slist *longer = curl_slist_append(*list, line);
+
+    if (longer == NULL)
+        return ARN_ENOMEM;
+    *list = longer;
+    return 0;
+}
+
+/* The shared headers, with the count of earlier attempts in its place and without what a redirect
+ * has made unfit. */
+static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
+    const char *name = op->attempt > 0 ? op->options.retry_count_header : NULL;
+    struct curl_slist *from;
+    char count[128] = "";
+    int placed = name == NULL;
+    int r = 0;
+
+    if (name != NULL)
+        snprintf(count, sizeof(count), "%s: %u", name, op->attempt);
+    for (from = op->headers->list; r == 0 && from != NULL; from = from->next) {
+        int here = name != NULL && is_named_line(from->data, name);
+        if (here && placed)
+            continue;
         placed |= here;
-        if (from == NULL)
-            break;
+        if (!is_dropped(op, from->data))
+            r = add_line(list, here ? count : from->data);
     }
-    return list;
+    if (r == 0 && !placed)
+        r = add_line(list, count);
+    return r;
 }
 
 static int set_headers(arn_http_op *op, CURL *easy) {
-    struct curl_slist *list = op->headers->list;
+    struct curl_slist *list = NULL;
+    int is_own = op->without != 0 || (op->attempt > 0 && op->options.retry_count_header != NULL);
 
-    curl_slist_free_all(op->retry_list);
-    op->retry_list = NULL;
-    if (op->attempt > 0 && op->options.retry_count_header != NULL) {
-        op->retry_list = count_attempts(op);
-        if (op->retry_list == NULL)
-            return ARN_ENOMEM;
-        list = op->retry_list;
+    curl_slist_free_all(op->own_list);
+    op->own_list = NULL;
+    if (is_own && make_own_list(op, &list) != 0) {
+        curl_slist_free_all(list);
+        return ARN_ENOMEM;
     }
+    op->own_list = list;
+    if (!is_own)
+        list = op->headers->list;
     return curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list) == CURLE_OK ? 0 : ARN_ENOMEM;
 }
 
@@ -336,7 +343,8 @@ static int set_method(arn_http_op *op, CURL *easy) {
     int is_get = strcmp(op->method, "GET") == 0;
     int is_post = strcmp(op->method, "POST") == 0;
     int is_head = strcmp(op->method, "HEAD") == 0;
-    int has_body = op->body.data != NULL;
+    int has_body = op->body.data != NULL || strcmp(op->method, "PUT") == 0 ||
+                   strcmp(op->method, "PATCH") == 0; /* an empty one, as httpx */
 
     curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L); /* undoes what the last request was */
     curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, NULL);
@@ -349,7 +357,7 @@ static int set_method(arn_http_op *op, CURL *easy) {
         curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)op->body.len);
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS,
                          op->body.len > WHOLE_BODY ? NULL
-                         : has_body                ? op->body.data
+                         : op->body.data != NULL   ? op->body.data
                                                    : "");
         curl_easy_setopt(easy, CURLOPT_READDATA, op);
         curl_easy_setopt(easy, CURLOPT_SEEKDATA, op);
@@ -374,7 +382,6 @@ static int set_up(arn_http_op *op, CURL *easy) {
     curl_easy_setopt(easy, CURLOPT_PROXY, proxy != NULL ? proxy : "");
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, encodings);
     curl_easy_setopt(easy, CURLOPT_HTTP_CONTENT_DECODING, op->options.decompress ? 1L : 0L);
-    curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, op->options.follow_redirects ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, op);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, op);
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, op);
@@ -436,16 +443,6 @@ static int parse_body(arn_http_op *op) {
     reply->what = error.what;
     reply->offset = error.offset;
     return r;
-}
-
-static void keep_url(arn_http_op *op) {
-    char *url = NULL;
-
-    if (op->easy == NULL || !op->options.follow_redirects)
-        return;
-    curl_easy_getinfo(op->easy, CURLINFO_EFFECTIVE_URL, &url);
-    if (url != NULL && strcmp(url, op->url) != 0)
-        op->reply.url = arn_strdup(url); /* out of memory: the request's own is shown */
 }
 
 static void finish(arn_http_op *op, arn_http_failure failure, const char *message) {
@@ -540,6 +537,19 @@ static arn_http_failure failure_of(CURLcode code) {
     }
 }
 
+/* The same op on its way to another place: no new attempt, and no waiting. */
+static void follow(arn_http_op *op) {
+    const char *what = NULL;
+    int r;
+
+    detach(op);
+    r = arn__http_redirect(op, &what);
+    if (r == 0)
+        arn__http_transfer_begin(op);
+    else
+        arn__http_transfer_end(op, r == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_PROTOCOL, what);
+}
+
 void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     double named = -1;
     char message[256];
@@ -560,12 +570,15 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
         return;
     }
     if (code == CURLE_OK && op->is_final) {
-        keep_url(op);
         arn__http_transfer_end(op, ARN_HTTP_OK, NULL);
         return;
     }
+    if (code == CURLE_OK && op->reply.status >= 300 && arn__http_is_redirect(op)) {
+        follow(op);
+        return;
+    }
     if (code == CURLE_OK)
-        code = CURLE_WEIRD_SERVER_REPLY;
+        code = CURLE_WEIRD_SERVER_REPLY; /* it ended within its headers */
     /* Only the callbacks' own refusals end with a write error, and those are for want of memory. */
     failure = code == CURLE_WRITE_ERROR ? ARN_HTTP_MEMORY : failure_of(code);
     curl_easy_getinfo(op->easy, CURLINFO_OS_ERRNO, &system_error);

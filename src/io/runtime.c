@@ -50,11 +50,14 @@ struct arn_runtime {
     arn_queue stoppers;
     arn_queue lookups;
     char *scratch;
+
+    arn_runtime *stopped_before; /* under current_lock */
 };
 
 /* The process's runtime. `current_lock` orders start, stop and fork. */
 static pthread_mutex_t current_lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic(arn_runtime *) current;
+static arn_runtime *stopped; /* all that were, so that a leak checker sees that they are kept */
 static _Atomic unsigned generation;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static _Atomic int tracked[TRACKED_MAX]; /* descriptor + 1, or 0 */
@@ -374,6 +377,10 @@ int arn_runtime_stop(int timeout_ms) {
 
     pthread_mutex_lock(&current_lock);
     rt = atomic_exchange(&current, NULL);
+    if (rt != NULL) {
+        rt->stopped_before = stopped;
+        stopped = rt;
+    }
     pthread_mutex_unlock(&current_lock);
     if (rt == NULL)
         return ARN_OK;

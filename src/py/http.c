@@ -423,6 +423,17 @@ arn_py_request *arn_py_http_request(arn_py_http_client *self, const arn_py_reque
     return req;
 }
 
+static int is_plain(PyObject *url) {
+    const char *text = PyUnicode_IS_ASCII(url) ? (const char *)PyUnicode_1BYTE_DATA(url) : NULL;
+    Py_ssize_t len = PyUnicode_GET_LENGTH(url);
+    Py_ssize_t i;
+
+    for (i = 0; text != NULL && i < len; i++)
+        if (text[i] <= ' ' || strchr("\"<>\\^`{|}\x7f", text[i]) != NULL)
+            return 0;
+    return text != NULL;
+}
+
 /* The URL in ASCII: percent-encoded and, the host, in IDNA where it is not. */
 static PyObject *ascii_url(PyObject *url) {
     PyObject *module, *made;
@@ -431,7 +442,7 @@ static PyObject *ascii_url(PyObject *url) {
         PyErr_Format(PyExc_TypeError, "url must be a str, not %.100s", Py_TYPE(url)->tp_name);
         return NULL;
     }
-    if (PyUnicode_IS_ASCII(url))
+    if (is_plain(url))
         return Py_NewRef(url);
     module = PyImport_ImportModule("arshai_native._http");
     made = module == NULL ? NULL : PyObject_CallMethod(module, "ascii_url", "O", url);
