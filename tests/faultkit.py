@@ -98,16 +98,19 @@ def value_of(key: str, size: int | None = None) -> bytes:
     return (digest * (size // 40 + 1))[:size]
 
 
-def child(code: str, *args: object, limit: float = 40) -> subprocess.CompletedProcess[str]:
+def child(
+    code: str, *args: object, limit: float = 40, prelude: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run code in a Python of its own, with the class under test as `Redis` and asyncio imported.
 
     args: what the code finds in sys.argv[1:]. limit: seconds after which it is killed, with all
-    its children, and AssertionError is raised.
+    its children, and AssertionError is raised. prelude: runs before it instead of those imports.
     """
-    package = "redis.asyncio" if PEER else "arshai_native.redis"
-    prelude = f"import asyncio, gc, os, sys, time\nfrom {package} import Redis\n"
-    if EXPRESS:
-        prelude += f"import {package}._engine as e\ne.EXPRESS_AFTER = 1\ndel e\n"
+    if prelude is None:
+        package = "redis.asyncio" if PEER else "arshai_native.redis"
+        prelude = f"import asyncio, gc, os, sys, time\nfrom {package} import Redis\n"
+        if EXPRESS:
+            prelude += f"import {package}._engine as e\ne.EXPRESS_AFTER = 1\ndel e\n"
     with tempfile.TemporaryDirectory(prefix="arn-child-") as folder:
         script = Path(folder, "script.py")  # a file: multiprocessing's spawn imports it again
         script.write_text(prelude + textwrap.dedent(code))
