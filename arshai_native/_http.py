@@ -57,7 +57,7 @@ def _client_certificate(cert: Any) -> dict[str, str | None]:
         return {}
     if isinstance(cert, (str, os.PathLike)):
         return {"cert_file": os.fspath(cert)}
-    if isinstance(cert, tuple) and 1 <= len(cert) <= 3:
+    if isinstance(cert, tuple) and 2 <= len(cert) <= 3 and cert[0] is not None:
         return dict(zip(("cert_file", "key_file", "key_password"), cert, strict=False))
     raise TypeError("cert must be a path or a tuple (certificate, key, password)")
 

@@ -19,6 +19,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import ssl
 import struct
@@ -631,6 +632,7 @@ class Nginx:
 
     def __init__(self, server_block: str, *, tls: tuple[str, str] | None = None) -> None:
         self.dir = tempfile.mkdtemp(prefix="arn-nginx-")
+        os.chmod(self.dir, 0o755)  # its workers may be nobody
         self.port = free_port()
         listen = f"listen 127.0.0.1:{self.port} backlog=4096"
         if tls:
@@ -649,6 +651,7 @@ class Nginx:
             ["nginx", "-c", f"{self.dir}/nginx.conf", "-p", self.dir],
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         deadline = time.monotonic() + 20
@@ -662,9 +665,14 @@ class Nginx:
     def __enter__(self) -> Nginx:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.process.terminate()
+    def kill(self) -> None:
+        """End it at once, and its workers."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
 
 

@@ -154,8 +154,13 @@ def test_client_certificate_that_cannot_be_used(certificates, secure):
 
 
 def test_no_tls_at_all(http, fetch):
-    """https to a server that speaks plain HTTP, and the reverse."""
-    with HttpServer() as plain:
+    """https to a server that speaks plain HTTP."""
+
+    def accept(sock: socket.socket) -> None:
+        sock.recv(10_000)
+        sock.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    with HttpServer(on_accept=accept) as plain:
         with pytest.raises(HttpError) as caught:
             fetch(http(), "GET", f"https://127.0.0.1:{plain.port}/")
         assert caught.value.kind == "tls"
@@ -339,8 +344,7 @@ def test_http2_server_gone(http, certificates):
                     for _ in range(5)
                 ]
                 await until(lambda: server.count("/slow") == 5)
-                nginx.process.kill()
-                nginx.process.wait()
+                nginx.kill()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
                 assert {type(r) for r in results} == {HttpError}, results
                 assert {r.kind for r in results} <= {"read", "protocol", "connect", "tls"}

@@ -237,6 +237,8 @@ void arn__http_stream_deliver(arn_http_stream *s) {
         s->op = NULL;
     op->reply.elapsed_us = (uv_hrtime() - op->started_ns) / 1000;
     arn__op_finish(s->rt, &op->base, ARN_OK, NULL);
+    if (s->is_live)
+        arn__http_transfer_resume(op); /* it may have filled the batch before it was announced */
 }
 
 /* ---- to the reader ---- */

@@ -285,7 +285,8 @@ static int is_named_line(const char *line, const char *name) {
 static int is_dropped(const arn_http_op *op, const char *line) {
     return ((op->without & ARN_HTTP_NO_SECRETS) &&
             (is_named_line(line, "authorization") || is_named_line(line, "proxy-authorization") ||
-             is_named_line(line, "cookie") || is_named_line(line, "host"))) ||
+             is_named_line(line, "cookie") || is_named_line(line, "host") ||
+             is_named_line(line, "api-key"))) ||
            ((op->without & ARN_HTTP_NO_BODY_HEADERS) &&
             (is_named_line(line, "content-length") || is_named_line(line, "transfer-encoding")));
 }

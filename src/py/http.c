@@ -253,7 +253,7 @@ static int init_client(PyObject *op, PyObject *args, PyObject *kwargs) {
     arn_http_config c = {.max_connections = 1000, .max_keepalive = 100, .verify = 1};
     PyObject *verify = Py_True, *cert = Py_None, *proxy = Py_None, *unix_socket = NULL;
     PyObject *strings, *options = NULL;
-    unsigned int max_connections = 1000, max_keepalive = 100;
+    int max_connections = 1000, max_keepalive = 100;
     double keepalive = 118.0; /* libcurl's */
     int trust_env = 1, http2 = 1;
     const struct {
@@ -268,12 +268,16 @@ static int init_client(PyObject *op, PyObject *args, PyObject *kwargs) {
     size_t i;
     int r = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$IIdOOOppO:HttpClient", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$iidOOOppO:HttpClient", names,
                                      &max_connections, &max_keepalive, &keepalive, &verify, &cert,
                                      &proxy, &trust_env, &http2, &unix_socket))
         return -1;
     if (self->strings != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "HttpClient.__init__ may be called once");
+        return -1;
+    }
+    if (max_connections < 1 || max_keepalive < 0) {
+        PyErr_SetString(PyExc_ValueError, "max_connections must be >= 1 and max_keepalive >= 0");
         return -1;
     }
     if (!(keepalive >= 0)) {
@@ -299,8 +303,8 @@ static int init_client(PyObject *op, PyObject *args, PyObject *kwargs) {
         Py_DECREF(strings);
         return -1;
     }
-    c.max_connections = max_connections;
-    c.max_keepalive = keepalive > 0 ? max_keepalive : 0;
+    c.max_connections = (unsigned)max_connections;
+    c.max_keepalive = keepalive > 0 ? (unsigned)max_keepalive : 0;
     c.keepalive_s = keepalive < 1 ? 1 : keepalive > 1e9 ? 1000000000u : (unsigned)keepalive;
     c.http2 = http2;
     self->config = c;
@@ -378,7 +382,7 @@ static arn_op *make_no_op(arn_py_request *req) {
 }
 
 static const arn_py_request_class response_class = {
-    "HttpClient.request", make_no_op, convert_response, arn_py_http_submitting, NULL, NULL};
+    "HttpClient.request", make_no_op, convert_response, arn_py_http_submitting, NULL, NULL, NULL};
 
 arn_http_op *arn_py_http_op(arn_py_http_client *self, const char *method, const char *url,
                             size_t url_len, arn_http_headers *headers,
@@ -541,6 +545,10 @@ static arn_http_op *parse_request(arn_py_http_client *self, PyObject *args, PyOb
     }
     if (arn_http_header_is_bad(method, strlen(method), "", 0)) {
         PyErr_SetString(PyExc_ValueError, "invalid method");
+        return NULL;
+    }
+    if (!(o.max_retry_after >= 0)) {
+        PyErr_SetString(PyExc_ValueError, "max_retry_after must be a number of seconds >= 0");
         return NULL;
     }
     o.mode = (arn_http_mode)mode;

@@ -2,11 +2,7 @@
 #include "py/http.h"
 
 #include "py/http_vectors.h"
-#if __has_include("py/model.h")
 #include "py/model.h"
-#else
-#include "py/model_stub.h"
-#endif
 
 #include <structmember.h>
 
@@ -249,38 +245,31 @@ static PyObject *embeddings_method(PyObject *op, PyObject *args, PyObject *kwarg
 
 /* ---- streams ---- */
 
-arn_py_request *arn_py_http_read(arn_py_http_response *self, const arn_py_request_class *cls) {
-    arn_py_request *req;
-    arn_http_read *reader;
+static arn_op *make_read(arn_py_request *req) {
+    arn_http_stream *stream = response_of(req->client)->op->stream;
+    arn_http_read *reader = arn_http_read_new(stream);
 
-    if (self->op->stream == NULL) {
-        PyErr_SetString(PyExc_ValueError, "this response is no stream");
-        return NULL;
-    }
-    req = arn_py_request_new(self->st, cls);
+    if (reader == NULL)
+        return (arn_op *)(void *)PyErr_NoMemory();
+    req->rt = arn_http_stream_runtime(stream);
+    return &reader->base;
+}
+
+arn_py_request *arn_py_http_read(arn_py_http_response *self, const arn_py_request_class *cls) {
+    arn_py_request *req = arn_py_request_new(self->st, cls);
+
     if (req == NULL)
         return NULL;
-    reader = arn_http_read_new(self->op->stream);
-    if (reader == NULL) {
-        Py_DECREF(req);
-        PyErr_NoMemory();
-        return NULL;
-    }
     req->client = Py_NewRef((PyObject *)self);
-    req->op = &reader->base;
-    req->rt = arn_http_stream_runtime(self->op->stream);
+    req->op = make_read(req);
+    if (req->op == NULL)
+        Py_CLEAR(req);
     return req;
 }
 
 static size_t submitting_read(arn_op *op) {
     (void)op;
     return 256;
-}
-
-static arn_op *make_no_op(arn_py_request *req) {
-    (void)req;
-    PyErr_SetString(PyExc_RuntimeError, "this request has no operation");
-    return NULL;
 }
 
 static PyObject *text_of(arn_slice s) {
@@ -362,25 +351,29 @@ static PyObject *convert_read(arn_py_request *req, arn_op *base, double *again) 
     return made;
 }
 
-static const arn_py_request_class read_class = {"HttpResponse.read", make_no_op, convert_read,
-                                                submitting_read,     NULL,       NULL};
-
-/* The next batch: at once if it is there. */
-static PyObject *read_next(arn_py_http_response *self) {
+/* A batch that is there is given at once, but not before it is awaited: until then the request may
+ * be dropped. */
+static int read_at_once(arn_py_request *req, PyObject **result) {
+    arn_py_http_response *self = response_of(req->client);
     arn_http_batch *batch = self->op->batch;
-    arn_py_request *req;
 
     if (batch == NULL)
-        return (PyObject *)arn_py_http_read(self, &read_class);
+        return 0;
     self->op->batch = NULL;
-    req = arn_py_request_new(self->st, &read_class);
-    if (req != NULL) {
-        req->result = from_batch(self, batch);
-        req->error = req->result == NULL ? arn_py_take_error() : NULL;
-        req->state = ARN_PY_DONE;
-    }
+    *result = from_batch(self, batch);
     keep_end(self, &batch);
     arn_http_batch_free(batch);
+    return 1;
+}
+
+static const arn_py_request_class read_class = {
+    "HttpResponse.read", make_read, convert_read, submitting_read, NULL, NULL, read_at_once};
+
+static PyObject *read_next(arn_py_http_response *self) {
+    arn_py_request *req = arn_py_request_new(self->st, &read_class);
+
+    if (req != NULL)
+        req->client = Py_NewRef((PyObject *)self);
     return (PyObject *)req;
 }
 
@@ -388,7 +381,7 @@ static PyObject *read_method(PyObject *op, PyObject *ignored) {
     arn_py_http_response *self = response_of(op);
 
     (void)ignored;
-    if (self->op->options.mode != ARN_HTTP_STREAM) {
+    if (self->op->options.mode != ARN_HTTP_STREAM || self->op->stream == NULL) {
         PyErr_SetString(PyExc_ValueError, "read() is for responses in mode HTTP_STREAM");
         return NULL;
     }

@@ -3,11 +3,7 @@
 #include "py/http_vectors.h"
 #include "py/http.h"
 
-#if __has_include("py/model.h")
 #include "py/model.h"
-#else
-#include "py/model_stub.h"
-#endif
 
 #include <math.h>
 

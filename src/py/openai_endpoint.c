@@ -387,8 +387,8 @@ static arn_op *make_no_op(arn_py_request *req) {
 
 static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 
-static const arn_py_request_class call_class = {"AsyncOpenAI.request",  make_no_op, convert,
-                                                arn_py_http_submitting, NULL,       NULL};
+static const arn_py_request_class call_class = {
+    "AsyncOpenAI.request", make_no_op, convert, arn_py_http_submitting, NULL, NULL, NULL};
 
 static arn_http_mode mode_of(const endpoint *self, const arguments *a) {
     if (a->is_stream)

@@ -201,10 +201,10 @@ static size_t submitting_read(arn_op *op) {
 static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
 
-static const arn_py_request_class item_class = {"AsyncStream.__anext__", make_read, convert_item,
-                                                submitting_read,         NULL,      NULL};
+static const arn_py_request_class item_class = {
+    "AsyncStream.__anext__", make_read, convert_item, submitting_read, NULL, NULL, NULL};
 static const arn_py_request_class events_class = {
-    "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL};
+    "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL, NULL};
 
 static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);

@@ -23,11 +23,11 @@ static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again)
 static size_t submitting(arn_op *op);
 
 static const arn_py_request_class command_class = {
-    "Redis.execute_command", make_op, convert, submitting, send_alone, forget};
+    "Redis.execute_command", make_op, convert, submitting, send_alone, forget, NULL};
 static const arn_py_request_class lease_class = {
-    "RedisEngine.session", make_lease_op, convert_lease, submitting, NULL, NULL};
+    "RedisEngine.session", make_lease_op, convert_lease, submitting, NULL, NULL, NULL};
 static const arn_py_request_class express_class = {
-    "RedisEngine.express", make_express_op, convert_express, submitting, NULL, NULL};
+    "RedisEngine.express", make_express_op, convert_express, submitting, NULL, NULL, NULL};
 
 int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target) {
     if (Py_IS_TYPE(object, st->engine_type)) {

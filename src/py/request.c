@@ -248,6 +248,10 @@ static PySendResult send_slot(PyObject *op, PyObject *argument, PyObject **resul
     *result = NULL;
     switch (self->state) {
     case ARN_PY_NEW:
+        if (self->cls->at_once != NULL && self->cls->at_once(self, result)) {
+            self->state = ARN_PY_DELIVERED;
+            return *result != NULL ? PYGEN_RETURN : PYGEN_ERROR;
+        }
         if (self->error != NULL || submit(self) < 0) {
             PyObject *error = self->error != NULL ? self->error : arn_py_take_error();
             self->error = NULL;
