@@ -110,7 +110,7 @@ def test_missing_key():
     with pytest.raises(TypeError):
         native.AsyncOpenAI(api_key="x", no_such=1)
     with pytest.raises(TypeError, match="http_client"):
-        native.AsyncOpenAI(api_key="x", http_client=object())
+        native.AsyncOpenAI(api_key="x", timeout=1, http_client=object())
 
 
 def test_environment(monkeypatch, server):
@@ -533,7 +533,7 @@ def test_one_client_many_loops(server):
     for _ in range(5):
         assert run(main)[0].id == COMPLETION["id"]
     assert len(server.requests) == 10
-    assert len({request.connection for request in server.requests}) == 2
+    assert len({request.connection for request in server.requests}) <= 2
 
 
 def test_one_client_many_threads(server):

@@ -303,7 +303,7 @@ static int add_line(struct curl_slist **list, const char *line) {
 /* The shared headers, with the count of earlier attempts in its place and without what a redirect
  * has made unfit. */
 static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
-    const char *name = op->attempt > 0 ? op->options.retry_count_header : NULL;
+    const char *name = op->options.retry_count_header;
     struct curl_slist *from;
     char count[128] = "";
     int placed = name == NULL;
@@ -324,9 +324,19 @@ static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
     return r;
 }
 
+static int has_count(const arn_http_op *op) {
+    const struct curl_slist *line = op->headers->list;
+
+    while (line != NULL && !is_named_line(line->data, op->options.retry_count_header))
+        line = line->next;
+    return line != NULL;
+}
+
 static int set_headers(arn_http_op *op, CURL *easy) {
     struct curl_slist *list = NULL;
-    int is_own = op->without != 0 || (op->attempt > 0 && op->options.retry_count_header != NULL);
+    /* The first attempt's count is mostly among the shared headers already. */
+    int is_own = op->without != 0 ||
+                 (op->options.retry_count_header != NULL && (op->attempt > 0 || !has_count(op)));
 
     curl_slist_free_all(op->own_list);
     op->own_list = NULL;

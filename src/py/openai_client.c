@@ -10,6 +10,14 @@ unsigned int arn_py_type_tag(PyTypeObject *type) {
     if (type->tp_version_tag == 0)
         PyUnstable_Type_AssignVersionTag(type);
 #endif
+#if PY_VERSION_HEX < 0x030C0000
+    if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) {
+        PyObject *any = PyObject_GetAttrString((PyObject *)type, "__init__"); /* assigns one */
+        if (any == NULL)
+            PyErr_Clear();
+        Py_XDECREF(any);
+    }
+#endif
 #if PY_VERSION_HEX < 0x030D0000
     if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG))
         return 0;
@@ -57,7 +65,7 @@ int arn_py_openai_refresh(arn_py_state *st, arn_py_openai_client *client, PyType
     if (pair == NULL)
         return -1;
     if (client->calls != NULL && client->tag != 0 && client->tag == arn_py_type_tag(type) &&
-        client->http_tag == arn_py_type_tag(http_type))
+        client->http_tag != 0 && client->http_tag == arn_py_type_tag(http_type))
         same = PyObject_RichCompareBool(pair, client->snapshot, Py_EQ);
     if (same != 0) {
         Py_DECREF(pair);

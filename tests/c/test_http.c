@@ -203,7 +203,7 @@ static void broken_replies(void **state) {
 static void tried_again(void **state) {
     static const t_fault_step steps[] = {
         {T_ACCEPT, 0, NULL, 0},
-        {T_READ, 0, POST("/", "4", "body"), 0},
+        {T_READ, 0, "POST / HTTP/1.1\r\nHost: h\r\nX-Count: 0\r\nContent-Length: 4\r\n\r\nbody", 0},
         {T_SEND, 0, "HTTP/1.1 429 No\r\nretry-after-ms: 20\r\nContent-Length: 3\r\n\r\nno!", 0},
         {T_READ, 0, "POST / HTTP/1.1\r\nHost: h\r\nX-Count: 1\r\nContent-Length: 4\r\n\r\nbody", 0},
         {T_SEND, 0, "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n{}", 0},
