@@ -217,52 +217,6 @@ def test_many_readers_that_stop(http):
         run(main)
 
 
-@pytest.mark.parametrize("when", ["at once", "after a piece", "while held up", "at the end"])
-def test_closed_early(http, when):
-    """The server sees the end of the connection, and read() says what happened."""
-    closed = []
-
-    def handler(x):
-        x.read_body()
-        try:
-            x.send(head(200, [("Content-Length", str(100 * MB))]))
-            x.send(bytes(100_000 if when != "while held up" else 50 * MB))
-            closed.append(x.closed_by_client())
-        except BaseException:
-            closed.append(True)
-            raise
-
-    if when == "at the end":
-        handler = reply(200, b"x" * 1000)
-    with HttpServer(handler) as server:
-        client = http()
-
-        async def main():
-            response = await opened(client, server)
-            if when in ("after a piece", "at the end"):
-                assert await response.read()
-            if when == "at the end":
-                assert await response.read() == b""
-            if when == "while held up":
-                await asyncio.sleep(0.3)
-            response.close_stream()
-            response.close_stream()
-            if when == "at the end":
-                assert server.open == 1
-                return
-            assert await until(lambda: closed)
-            assert closed == [True]
-            try:
-                assert await response.read() == b""
-            except (HttpError, RuntimeError) as error:
-                assert getattr(error, "kind", "closed") == "closed"
-            assert await until(lambda: server.open == 0)
-            server.handler = echo
-            assert (await client.request("GET", server.url)).status == 200
-
-        run(main)
-
-
 def test_closed_while_a_reader_waits(http, kind):
     """The reader is told; it does not wait for ever."""
     with HttpServer(chunked(b"x", threading.Event())) as server:

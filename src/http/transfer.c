@@ -561,6 +561,14 @@ static void follow(arn_http_op *op) {
         arn__http_transfer_end(op, r == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_PROTOCOL, what);
 }
 
+/* libcurl quotes a proxy it does not understand, with the password that may be in it. */
+static int shows_proxy(const arn_http_op *op) {
+    const arn_http_config *c = &op->client->config;
+
+    return (c->proxy_http != NULL && strstr(op->error, c->proxy_http) != NULL) ||
+           (c->proxy_https != NULL && strstr(op->error, c->proxy_https) != NULL);
+}
+
 void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     double named = -1;
     char message[256];
@@ -598,7 +606,7 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     if (failure == ARN_HTTP_URL && op->base.state == ARN_OP_SENT)
         failure = ARN_HTTP_PROTOCOL; /* libcurl's name for a reply that is no HTTP */
     snprintf(message, sizeof(message), "%s",
-             op->error[0] != '\0' ? op->error : curl_easy_strerror(code));
+             op->error[0] != '\0' && !shows_proxy(op) ? op->error : curl_easy_strerror(code));
     arn__http_transfer_fail(op, failure, message);
 }
 
