@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tools"))
 import sources  # noqa: E402  (the one list of sources, shared with the Makefile)
 
-APT = "apt-get install build-essential pkg-config python3-dev libuv1-dev libhiredis-dev libcurl4-openssl-dev"
+APT = (
+    "apt-get install build-essential pkg-config python3-dev "
+    "libuv1-dev libhiredis-dev libcurl4-openssl-dev"
+)
 # pkg-config name, least version (Debian 12's), what it is
 LIBRARIES = [
     ("libuv", "1.44", "libuv"),

@@ -15,8 +15,8 @@ _SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _variable(name: str) -> str | None:
-    """The lower-case variable wins, as everywhere. HTTP_PROXY is not trusted in a CGI program, where
-    it may be a header of the request."""
+    """The lower-case variable wins, as everywhere. HTTP_PROXY is not trusted in a CGI program,
+    where it may be a header of the request."""
     value = os.environ.get(name.lower())
     if value is None and not (name == "HTTP_PROXY" and "REQUEST_METHOD" in os.environ):
         value = os.environ.get(name)
