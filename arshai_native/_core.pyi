@@ -1,7 +1,7 @@
 """Types of the native engine. Its public face is the package's Python modules."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, final
+from typing import Any, Final, final
 
 # bytes, str (decode_responses), int, None, or lists of these; exception instances in lists
 Reply = Any
@@ -92,6 +92,139 @@ class ModelPlan:
     def kind(self) -> str: ...
     @property
     def validates(self) -> bool: ...
+
+HTTP_BODY: Final = 0
+HTTP_JSON: Final = 1
+HTTP_EMBEDDINGS: Final = 2
+HTTP_STREAM: Final = 3
+HTTP_EVENTS: Final = 4
+
+class HttpError(Exception):
+    """What failed below HTTP. kind: "dns", "connect", "connect_timeout", "pool_timeout",
+    "write_timeout", "read_timeout", "total_timeout", "tls", "proxy", "protocol", "read", "write",
+    "url" or "closed"."""
+
+    kind: str
+
+@final
+class HttpHeaders:
+    def __new__(cls, headers: Iterable[tuple[str | bytes, str | bytes]]) -> HttpHeaders: ...
+
+class HttpClient:
+    def __init__(
+        self,
+        *,
+        max_connections: int = 1000,
+        max_keepalive: int = 100,
+        keepalive_expiry: float = 118.0,
+        verify: bool | str = True,
+        cert: str | tuple[str, str | None] | tuple[str, str | None, str | None] | None = None,
+        proxy: str | None = None,
+        trust_env: bool = True,
+        http2: bool = True,
+        unix_socket: str | None = None,
+    ) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str | bytes, str | bytes]] | HttpHeaders = (),
+        body: bytes | str | None = None,
+        *,
+        mode: int = 0,
+        connect_timeout: float | None = 5.0,
+        read_timeout: float | None = 600.0,
+        write_timeout: float | None = 600.0,
+        pool_timeout: float | None = 600.0,
+        total_timeout: float | None = None,
+        max_retries: int = 0,
+        retry_count_header: str | None = None,
+        max_retry_after: float = 60.0,
+        refuse_longer: bool = False,
+        decompress: bool = True,
+        follow_redirects: bool = True,
+    ) -> Awaitable[HttpResponse]: ...
+    def request_sync(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str | bytes, str | bytes]] | HttpHeaders = (),
+        body: bytes | str | None = None,
+        *,
+        mode: int = 0,
+        connect_timeout: float | None = 5.0,
+        read_timeout: float | None = 600.0,
+        write_timeout: float | None = 600.0,
+        pool_timeout: float | None = 600.0,
+        total_timeout: float | None = None,
+        max_retries: int = 0,
+        retry_count_header: str | None = None,
+        max_retry_after: float = 60.0,
+        refuse_longer: bool = False,
+        decompress: bool = True,
+        follow_redirects: bool = True,
+    ) -> HttpResponse: ...
+    def close(self) -> None: ...
+
+@final
+class HttpResponse:
+    @property
+    def status(self) -> int: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def http_version(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def body(self) -> bytes: ...
+    def header(self, name: str, /) -> str | None: ...
+    def json(self) -> Any: ...
+    def build(self, plan: ModelPlan, /) -> Any: ...
+    def embeddings(self, as_numpy: bool = False) -> tuple[list[Any], dict[str, Any]]: ...
+    def read(self) -> Awaitable[bytes]: ...
+    def read_events(
+        self,
+    ) -> Awaitable[list[tuple[str | None, str, str | None, int | None]]]: ...
+    def close_stream(self) -> None: ...
+
+class OpenAIClient:
+    """Base of the native OpenAI clients: knows when an attribute was set."""
+
+class OpenAIEndpoint:
+    """In the place of a resource's method: takes plain calls, leaves the others to it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+class OpenAICall:
+    """What all requests of a kind have in common."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+    @property
+    def options(self) -> Any: ...
+    @property
+    def recipe(self) -> Any: ...
+    @property
+    def request(self) -> Any: ...
+
+class OpenAIStream:
+    """The items of a response in mode HTTP_EVENTS."""
+
+    def __init__(self, response: HttpResponse, plan: ModelPlan | None) -> None: ...
+    def __aiter__(self) -> Any: ...
+    def __anext__(self) -> Awaitable[Any]: ...
+    def _read_events(self) -> Awaitable[Any]: ...
+    def _give_up(self) -> None: ...
 
 def build_model(plan: ModelPlan, document: bytes, /) -> Any: ...
 def json_encode(obj: Any, /) -> bytes: ...
