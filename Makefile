@@ -11,7 +11,7 @@ CC ?= cc
 CFLAGS_C := -std=gnu11 -Iinclude -Isrc -Wall -Wextra -Werror -g -pthread
 FUZZ_SECONDS ?= 60
 # Seconds; a test that hangs is ended and named.
-TEST_TIMEOUT ?= 900
+TEST_TIMEOUT ?= 2400
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 
 APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev \
