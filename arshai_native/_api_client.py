@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from arshai_native import _core
@@ -62,6 +62,9 @@ def http_options(given: dict[str, Any]) -> dict[str, Any]:
         if name not in HTTP_OPTIONS:
             raise TypeError(f"unexpected keyword argument {name!r}")
     return given
+
+
+_Self = TypeVar("_Self", bound="OwnsClient")
 
 
 class Settings:
@@ -273,3 +276,29 @@ class ApiClient:
         """The exception for an HttpError."""
         await load(self.errors)
         return self.errors.connection(error, show_url(self.base_url + path))
+
+
+class OwnsClient:
+    """What has an ApiClient in `_client`, and ends with it."""
+
+    _client: ApiClient
+
+    def close_sync(self) -> None:
+        """Closes the connections. What is under way fails; a later call connects again."""
+        self._client.close()
+
+    async def close_async(self) -> None:
+        """close_sync(), awaitable."""
+        self.close_sync()
+
+    async def __aenter__(self: _Self) -> _Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.close_sync()
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close_sync()

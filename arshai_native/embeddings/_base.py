@@ -9,13 +9,14 @@ import weakref
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from json.encoder import encode_basestring
-from typing import Any, TypeVar
+from typing import Any
 
 from arshai_native import _core
 from arshai_native._api_client import (
     DEFAULT,
     MAX_RETRIES,
     ApiClient,
+    OwnsClient,
     Settings,
     http_options,
     show_url,
@@ -37,8 +38,6 @@ GATHER_WAIT = 0.05
 
 # Replies that may be due to one of several inputs. 500: llama.cpp's for an input that is too long.
 _DIVISIBLE = (400, 413, 422, 500)
-
-_Self = TypeVar("_Self", bound="Embedding")
 
 
 def as_list(texts: Any) -> list[Any]:
@@ -214,7 +213,7 @@ class Embedding:
         return [vector for part in parts for vector in part]
 
 
-class ApiEmbedding(Embedding):
+class ApiEmbedding(OwnsClient, Embedding):
     """Embedding classes on a server with OpenAI's API, or one like it."""
 
     _PATH = "/embeddings"
@@ -286,25 +285,3 @@ class ApiEmbedding(Embedding):
     def _send_sync(self, prepared: list[bytes]) -> list[Any]:
         response = self._client.post_sync(self._PATH, self._body(prepared), _core.HTTP_EMBEDDINGS)
         return self._vectors(response, len(prepared))
-
-    # ---- end ----
-
-    def close_sync(self) -> None:
-        """Closes the connections. What is under way fails; a later call connects again."""
-        self._client.close()
-
-    async def close_async(self) -> None:
-        """close_sync(), awaitable."""
-        self.close_sync()
-
-    async def __aenter__(self: _Self) -> _Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close_sync()
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close_sync()

@@ -18,6 +18,7 @@ from arshai_native._api_client import (
     DEFAULT,
     MAX_RETRIES,
     ApiClient,
+    OwnsClient,
     Settings,
     http_options,
     show_url,
@@ -214,7 +215,7 @@ def _segment(part: Any) -> dict[str, str]:
     return {"type": "image_base64", "image_base64": f"data:image/webp;base64,{image}"}
 
 
-class AsyncVoyageReranker:
+class AsyncVoyageReranker(OwnsClient):
     """
     Reranking by Voyage AI, without blocking the event loop; arshai's VoyageReranker.
 
@@ -299,23 +300,3 @@ class AsyncVoyageReranker:
     async def rerank_async(self, input: Any) -> list[Any]:
         """rerank(), awaitable."""
         return await self.arerank(input)
-
-    def close_sync(self) -> None:
-        """Closes the connections. What is under way fails; a later call connects again."""
-        self._client.close()
-
-    async def close_async(self) -> None:
-        """close_sync(), awaitable."""
-        self.close_sync()
-
-    async def __aenter__(self) -> AsyncVoyageReranker:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close_sync()
-
-    def __enter__(self) -> AsyncVoyageReranker:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close_sync()

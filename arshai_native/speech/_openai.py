@@ -8,10 +8,17 @@ import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from arshai_native import _core
-from arshai_native._api_client import DEFAULT, MAX_RETRIES, ApiClient, Settings, http_options
+from arshai_native._api_client import (
+    DEFAULT,
+    MAX_RETRIES,
+    ApiClient,
+    OwnsClient,
+    Settings,
+    http_options,
+)
 from arshai_native._api_client import show_url as show
 from arshai_native._api_errors import OpenAIErrors
 from arshai_native.speech._audio import (
@@ -37,14 +44,12 @@ _TEXTS = ("text", "srt", "vtt")
 # Of the explanation of an error that comes as a stream.
 _MAX_ERROR = 1 << 20
 
-_Self = TypeVar("_Self", bound="AsyncOpenAISpeech")
-
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
-class AsyncOpenAISpeech:
+class AsyncOpenAISpeech(OwnsClient):
     """
     Speech to text and text to speech by OpenAI's API, without blocking the event loop.
 
@@ -357,25 +362,3 @@ class AsyncOpenAISpeech:
             writer.abort()
             raise
         return os.fsdecode(path)
-
-    # ---- end ----
-
-    def close_sync(self) -> None:
-        """Closes the connections. What is under way fails; a later call connects again."""
-        self._client.close()
-
-    async def close_async(self) -> None:
-        """close_sync(), awaitable."""
-        self.close_sync()
-
-    async def __aenter__(self: _Self) -> _Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.close_sync()
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close_sync()

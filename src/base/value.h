@@ -42,4 +42,8 @@ struct arn_value {
     } u;
 };
 
+/* The value of a map's last member of that name, or NULL: also for what is no map, and for NULL. As
+ * with strchr(), it may be written to if the map may. */
+arn_value *arn_value_member(const arn_value *map, const char *name);
+
 #endif /* ARN_BASE_VALUE_H */

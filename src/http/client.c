@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <strings.h>
 
 static void run_op(arn_msg *msg, int aborted);
 
@@ -107,23 +108,16 @@ arn_http_headers *arn_http_headers_new(void) {
     return headers;
 }
 
-static int is_named(const char *name, size_t len, const char *lower) {
-    size_t i;
-
-    if (strlen(lower) != len)
-        return 0;
-    for (i = 0; i < len; i++)
-        if ((name[i] | 0x20) != lower[i] && name[i] != lower[i])
-            return 0;
-    return 1;
+static int is_named(const char *name, size_t len, const char *other) {
+    return strlen(other) == len && strncasecmp(name, other, len) == 0;
 }
 
-static int add_line(arn_http_headers *headers, const char *line) {
-    struct curl_slist *list = curl_slist_append(headers->list, line);
+int arn__http_add_line(struct curl_slist **list, const char *line) {
+    struct curl_slist *longer = curl_slist_append(*list, line);
 
-    if (list == NULL)
+    if (longer == NULL)
         return ARN_ENOMEM;
-    headers->list = list;
+    *list = longer;
     return 0;
 }
 
@@ -144,7 +138,7 @@ int arn_http_headers_add(arn_http_headers *headers, const char *name, size_t nam
     } else {
         memcpy(line + name_len, ";", 2); /* libcurl's way to send no value */
     }
-    r = add_line(headers, line);
+    r = arn__http_add_line(&headers->list, line);
     if (line != first)
         arn_free(line);
     headers->has_accept_encoding |= is_named(name, name_len, "accept-encoding");
@@ -159,11 +153,11 @@ int arn_http_headers_finish(arn_http_headers *headers) {
 
     /* A name without a value keeps libcurl from adding that header on its own. */
     if (!headers->has_accept)
-        r = add_line(headers, "Accept:");
+        r = arn__http_add_line(&headers->list, "Accept:");
     if (r == 0 && !headers->has_content_type)
-        r = add_line(headers, "Content-Type:");
+        r = arn__http_add_line(&headers->list, "Content-Type:");
     if (r == 0 && !headers->has_expect)
-        r = add_line(headers, "Expect:");
+        r = arn__http_add_line(&headers->list, "Expect:");
     return r;
 }
 
@@ -278,6 +272,16 @@ const char *arn_http_reply_header(const arn_http_reply *reply, const char *name)
         p = value + strlen(value) + 1;
     }
     return found;
+}
+
+void arn_http_op_parse(arn_http_op *op) {
+    arn_http_reply *reply = &op->reply;
+    arn_json_error error = {NULL, 0};
+
+    reply->json = arn_json_parse(&op->base.arena, reply->body.data != NULL ? reply->body.data : "",
+                                 reply->body.len, &op->base.value, &error);
+    reply->what = error.what;
+    reply->offset = error.offset;
 }
 
 /* ---- io thread: an op's way through the queues ---- */

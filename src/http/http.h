@@ -207,6 +207,10 @@ arn_http_op *arn_http_op_new(arn_http_client *client, const char *method, const 
 /* The value of the reply's last header of that (lower-case) name, or NULL. */
 const char *arn_http_reply_header(const arn_http_reply *reply, const char *name);
 
+/* Parses the reply's body into the op's value and notes in reply.json how that went. By whoever
+ * owns the op at the time. */
+void arn_http_op_parse(arn_http_op *op);
+
 /* A read op for the stream, and the stream's references. Any thread. */
 arn_http_read *arn_http_read_new(arn_http_stream *stream);
 void arn_http_stream_ref(arn_http_stream *stream);

@@ -63,6 +63,7 @@ struct arn_http_headers {
 };
 
 /* client.c */
+int arn__http_add_line(struct curl_slist **list, const char *line); /* 0 or ARN_ENOMEM */
 uint64_t arn__http_now(const arn_http_client *client);
 void arn__http_client_start(arn_http_op *op);                      /* a new op: takes a reference */
 void arn__http_client_due(arn_http_client *client, uint64_t when); /* see to it then */
@@ -103,7 +104,6 @@ int arn__http_stream_push(arn_http_stream *s, const char *bytes, size_t len);
 void arn__http_stream_end(arn_http_stream *s, arn_http_failure failure, const char *message);
 /* At the end of this turn, posts the op with what has come until then. */
 void arn__http_stream_announce(arn_http_stream *s);
-int arn__http_stream_is_announced(const arn_http_stream *s);
 /* Posts the op now, if it is announced. */
 void arn__http_stream_deliver(arn_http_stream *s);
 

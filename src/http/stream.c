@@ -214,10 +214,6 @@ void arn__http_stream_announce(arn_http_stream *s) {
     deliver_soon(s);
 }
 
-int arn__http_stream_is_announced(const arn_http_stream *s) {
-    return s->announced;
-}
-
 static arn_http_batch *take_batch(arn_http_stream *s) {
     arn_http_batch *batch = s->batch;
 

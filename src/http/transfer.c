@@ -291,15 +291,6 @@ static int is_dropped(const arn_http_op *op, const char *line) {
             (is_named_line(line, "content-length") || is_named_line(line, "transfer-encoding")));
 }
 
-static int add_line(struct curl_slist **list, const char *line) {
-    struct curl_slist *longer = curl_slist_append(*list, line);
-
-    if (longer == NULL)
-        return ARN_ENOMEM;
-    *list = longer;
-    return 0;
-}
-
 /* The shared headers, with the count of earlier attempts in its place and without what a redirect
  * has made unfit. */
 static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
@@ -317,10 +308,10 @@ static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
             continue;
         placed |= here;
         if (!is_dropped(op, from->data))
-            r = add_line(list, here ? count : from->data);
+            r = arn__http_add_line(list, here ? count : from->data);
     }
     if (r == 0 && !placed)
-        r = add_line(list, count);
+        r = arn__http_add_line(list, count);
     return r;
 }
 
@@ -443,46 +434,35 @@ static void detach(arn_http_op *op) {
 
 /* ---- its end ---- */
 
-static int parse_body(arn_http_op *op) {
-    arn_http_reply *reply = &op->reply;
-    arn_json_error error = {NULL, 0};
-    int r = arn_json_parse(&op->base.arena, reply->body.data != NULL ? reply->body.data : "",
-                           reply->body.len, &op->base.value, &error);
-
-    if (r == 0 && op->options.mode == ARN_HTTP_EMBEDDINGS)
-        r = arn__http_decode_vectors(&op->base.arena, &op->base.value);
-    reply->what = error.what;
-    reply->offset = error.offset;
-    return r;
-}
-
-static void finish(arn_http_op *op, arn_http_failure failure, const char *message) {
-    arn_http_client *client = op->client;
+/* Posts the op, which has no stream. */
+static void post(arn_http_op *op, arn_http_failure failure, const char *message) {
     arn_http_reply *reply = &op->reply;
     int status = failure == ARN_HTTP_OK       ? ARN_OK
                  : failure == ARN_HTTP_MEMORY ? ARN_ENOMEM
                  : failure == ARN_HTTP_CLOSED ? ARN_ECLOSED
                                               : ARN_ECONN;
 
+    if (status == ARN_OK && reply->status < 400 &&
+        (op->options.mode == ARN_HTTP_JSON || op->options.mode == ARN_HTTP_EMBEDDINGS)) {
+        arn_http_op_parse(op);
+        if (reply->json == 0 && op->options.mode == ARN_HTTP_EMBEDDINGS)
+            reply->json = arn__http_decode_vectors(&op->base.arena, &op->base.value);
+    }
+    reply->failure = failure;
+    reply->elapsed_us = (uv_hrtime() - op->started_ns) / 1000;
+    arn__op_finish(op->client->rt, &op->base, status, message);
+}
+
+static void finish(arn_http_op *op, arn_http_failure failure, const char *message) {
+    arn_http_client *client = op->client;
+
     op->phase = ARN_HTTP_GONE;
     if (op->stream != NULL) {
         arn__http_stream_end(op->stream, failure, message);
-        if (!arn__http_stream_is_announced(op->stream)) { /* posted long ago */
-            arn_op_unref(&op->base);
-            arn__http_client_freed(client);
-            return;
-        }
-        status = ARN_OK; /* the headers are good news; the rest the stream will tell */
+        arn__http_stream_deliver(op->stream); /* the headers are good news, whatever came after */
+    } else {
+        post(op, failure, message);
     }
-    if (status == ARN_OK && op->stream == NULL && reply->status < 400 &&
-        (op->options.mode == ARN_HTTP_JSON || op->options.mode == ARN_HTTP_EMBEDDINGS))
-        reply->json = parse_body(op);
-    reply->failure = op->stream != NULL ? ARN_HTTP_OK : failure;
-    reply->elapsed_us = (uv_hrtime() - op->started_ns) / 1000;
-    if (op->stream != NULL)
-        arn__http_stream_deliver(op->stream);
-    else
-        arn__op_finish(client->rt, &op->base, status, message);
     arn_op_unref(&op->base);
     arn__http_client_freed(client);
 }

@@ -6,20 +6,6 @@
 #include <stdint.h>
 #include <string.h>
 
-static arn_value *member(arn_value *map, const char *name) {
-    size_t len = strlen(name);
-    size_t i;
-
-    if (map->kind != ARN_MAP)
-        return NULL;
-    for (i = map->len; i > 0; i--) { /* of repeated keys the last one counts */
-        arn_value *key = &map->u.items[2 * (i - 1)];
-        if (key->len == len && memcmp(key->u.bytes, name, len) == 0)
-            return key + 1;
-    }
-    return NULL;
-}
-
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
 static void to_host_order(float *floats, size_t count) {
     size_t i;
@@ -38,7 +24,7 @@ static void to_host_order(float *floats, size_t count) {
 #endif
 
 int arn__http_decode_vectors(arn_arena *arena, arn_value *document) {
-    arn_value *data = member(document, "data");
+    arn_value *data = arn_value_member(document, "data");
     size_t bound = 0;
     char *to;
     size_t i;
@@ -46,7 +32,7 @@ int arn__http_decode_vectors(arn_arena *arena, arn_value *document) {
     if (data == NULL || data->kind != ARN_ARRAY)
         return 0;
     for (i = 0; i < data->len; i++) {
-        const arn_value *text = member(&data->u.items[i], "embedding");
+        const arn_value *text = arn_value_member(&data->u.items[i], "embedding");
         if (text != NULL && text->kind == ARN_TEXT)
             bound += arn_base64_bound(text->len);
     }
@@ -56,7 +42,7 @@ int arn__http_decode_vectors(arn_arena *arena, arn_value *document) {
     if (to == NULL)
         return ARN_ENOMEM;
     for (i = 0; i < data->len; i++) {
-        arn_value *text = member(&data->u.items[i], "embedding");
+        arn_value *text = arn_value_member(&data->u.items[i], "embedding");
         size_t len;
 
         if (text == NULL || text->kind != ARN_TEXT ||

@@ -14,17 +14,13 @@
 #define DEFAULT_QUEUE_BYTES (64u * 1024u * 1024u)
 
 arn_redis_client *arn_py_engine_client(arn_py_engine *self) {
-    int status;
     arn_runtime *rt;
 
     if (self->client != NULL && arn_redis_client_runtime(self->client) == arn_runtime_current())
         return self->client;
-    rt = arn_runtime_get(&status);
-    if (rt == NULL) {
-        PyErr_Format(PyExc_RuntimeError, "cannot start the io thread: %s",
-                     arn_status_message(status));
+    rt = arn_py_runtime();
+    if (rt == NULL)
         return NULL;
-    }
     /* A client of another runtime is the parent process's: its memory is left alone. Or there was a
      * shutdown in this process: the stop has ended it and only the struct remains. */
     if (self->client != NULL && self->generation == arn_runtime_generation())

@@ -6,9 +6,6 @@
 
 #include <structmember.h>
 
-/* A blocking caller looks for signals this often (milliseconds): Ctrl-C works while it waits. */
-#define SIGNAL_CHECK_MS 50
-
 /* bytes bodies from this size on are not copied. */
 #define BODY_REF_MIN (32u * 1024u)
 
@@ -196,7 +193,6 @@ static void dealloc_headers(PyObject *op) {
 /* ---- the client ---- */
 
 arn_http_client *arn_py_http_core(arn_py_http_client *self) {
-    int status;
     arn_runtime *rt;
 
     if (self->strings == NULL) {
@@ -205,12 +201,9 @@ arn_http_client *arn_py_http_core(arn_py_http_client *self) {
     }
     if (self->client != NULL && arn_http_client_runtime(self->client) == arn_runtime_current())
         return self->client;
-    rt = arn_runtime_get(&status);
-    if (rt == NULL) {
-        PyErr_Format(PyExc_RuntimeError, "cannot start the io thread: %s",
-                     arn_status_message(status));
+    rt = arn_py_runtime();
+    if (rt == NULL)
         return NULL;
-    }
     /* A client of another runtime is the parent process's: its memory is left alone. Or there was a
      * shutdown in this process: the stop has ended it and only the struct remains. */
     if (self->client != NULL && self->generation == arn_runtime_generation())
@@ -375,14 +368,8 @@ static PyObject *convert_response(arn_py_request *req, arn_op *base, double *aga
     return arn_py_http_response_new(req->st, req->client, op);
 }
 
-static arn_op *make_no_op(arn_py_request *req) {
-    (void)req;
-    PyErr_SetString(PyExc_RuntimeError, "this request has no operation");
-    return NULL;
-}
-
 static const arn_py_request_class response_class = {
-    "HttpClient.request", make_no_op, convert_response, arn_py_http_submitting, NULL, NULL, NULL};
+    "HttpClient.request", NULL, convert_response, arn_py_http_submitting, NULL, NULL, NULL};
 
 arn_http_op *arn_py_http_op(arn_py_http_client *self, const char *method, const char *url,
                             size_t url_len, arn_http_headers *headers,
@@ -603,37 +590,6 @@ static PyObject *request_method(PyObject *self, PyObject *args, PyObject *kwargs
     return (PyObject *)arn_py_http_request((arn_py_http_client *)self, &response_class, op);
 }
 
-/* Submits the op and waits for it. 0: it has ended; -1 with a signal handler's exception. */
-static int wait_for(arn_py_state *st, arn_runtime *rt, arn_op *op) {
-    int status;
-    arn_port *port = arn_port_new(ARN_PORT_WAIT, &status);
-    arn_op *done = NULL;
-    int signalled = 0;
-
-    if (port == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    arn_op_set_port(op, port);
-    arn_op_ref(op); /* goes with the submission; the caller's stays */
-    arn_py_flush_ports(st);
-    arn_runtime_submit(rt, &op->msg, &op->msg);
-    while (done == NULL && !signalled) {
-        Py_BEGIN_ALLOW_THREADS
-        done = arn_port_wait(port, SIGNAL_CHECK_MS);
-        Py_END_ALLOW_THREADS
-        signalled = done == NULL && PyErr_CheckSignals() < 0;
-    }
-    if (done != NULL)
-        arn_op_unref(done);
-    else
-        arn_op_cancel(rt, op);
-    arn_port_close(port);
-    arn_port_unref(port);
-    arn_py_release_pending();
-    return done != NULL ? 0 : -1;
-}
-
 static PyObject *request_sync(PyObject *self, PyObject *args, PyObject *kwargs) {
     arn_py_state *st = ((arn_py_http_client *)self)->st;
     arn_http_op *op = parse_request((arn_py_http_client *)self, args, kwargs);
@@ -643,7 +599,7 @@ static PyObject *request_sync(PyObject *self, PyObject *args, PyObject *kwargs) 
         return NULL;
     if (op->options.mode >= ARN_HTTP_STREAM) {
         PyErr_SetString(PyExc_ValueError, "a stream is read by an event loop: use request()");
-    } else if (wait_for(st, arn_http_client_runtime(op->client), &op->base) == 0) {
+    } else if (arn_py_wait(st, arn_http_client_runtime(op->client), &op->base) == 0) {
         result = op->base.status != ARN_OK ? arn_py_http_raise_op(st, op)
                                            : arn_py_http_response_new(st, self, op);
     }

@@ -66,6 +66,15 @@ arn_http_headers *arn_py_http_headers_of(arn_py_state *st, PyObject *headers);
 /* Raises json.JSONDecodeError for a document of the op that is none. Returns NULL. */
 PyObject *arn_py_http_raise_json(const char *what, size_t offset, const char *document, size_t len);
 
+/* Text of an event, and None where it is empty; the event as (event, data, id, retry). New
+ * references, or NULL with an exception set (invalid UTF-8). */
+PyObject *arn_py_http_text(arn_slice s);
+PyObject *arn_py_http_text_or_none(arn_slice s);
+PyObject *arn_py_http_event(const arn_http_event *event);
+
+/* For request classes that read: how many bytes a read op is. */
+size_t arn_py_http_submitting_read(arn_op *op);
+
 /* A request that reads the next batch of the stream; `cls` converts it. */
 arn_py_request *arn_py_http_read(arn_py_http_response *self, const arn_py_request_class *cls);
 

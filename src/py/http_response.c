@@ -183,14 +183,8 @@ static const arn_value *document_of(arn_py_http_response *self) {
         PyErr_SetString(PyExc_ValueError, "this response is a stream");
         return NULL;
     }
-    if (reply->json == 1) {
-        arn_json_error error = {NULL, 0};
-        reply->json =
-            arn_json_parse(&op->base.arena, reply->body.data != NULL ? reply->body.data : "",
-                           reply->body.len, &op->base.value, &error);
-        reply->what = error.what;
-        reply->offset = error.offset;
-    }
+    if (reply->json == 1)
+        arn_http_op_parse(op);
     if (reply->json == 0)
         return &op->base.value;
     if (reply->json == ARN_ENOMEM)
@@ -267,25 +261,25 @@ arn_py_request *arn_py_http_read(arn_py_http_response *self, const arn_py_reques
     return req;
 }
 
-static size_t submitting_read(arn_op *op) {
+size_t arn_py_http_submitting_read(arn_op *op) {
     (void)op;
     return 256;
 }
 
-static PyObject *text_of(arn_slice s) {
+PyObject *arn_py_http_text(arn_slice s) {
     return PyUnicode_DecodeUTF8(s.data, (Py_ssize_t)s.len, NULL);
 }
 
-static PyObject *text_or_none(arn_slice s) {
+PyObject *arn_py_http_text_or_none(arn_slice s) {
     if (s.len == 0)
         Py_RETURN_NONE;
-    return text_of(s);
+    return arn_py_http_text(s);
 }
 
-static PyObject *event_tuple(const arn_http_event *event) {
-    PyObject *name = text_or_none(event->event);
-    PyObject *data = name == NULL ? NULL : text_of(event->data);
-    PyObject *id = data == NULL ? NULL : text_or_none(event->id);
+PyObject *arn_py_http_event(const arn_http_event *event) {
+    PyObject *name = arn_py_http_text_or_none(event->event);
+    PyObject *data = name == NULL ? NULL : arn_py_http_text(event->data);
+    PyObject *id = data == NULL ? NULL : arn_py_http_text_or_none(event->id);
     PyObject *retry = id == NULL         ? NULL
                       : event->retry < 0 ? Py_NewRef(Py_None)
                                          : PyLong_FromLongLong(event->retry);
@@ -311,7 +305,7 @@ static PyObject *from_batch(arn_py_http_response *self, const arn_http_batch *ba
         return PyBytes_FromStringAndSize(batch->bytes.data, (Py_ssize_t)batch->bytes.len);
     list = PyList_New((Py_ssize_t)batch->count);
     for (i = 0; list != NULL && i < batch->count; i++) {
-        PyObject *event = event_tuple(&batch->events[i]);
+        PyObject *event = arn_py_http_event(&batch->events[i]);
         if (event == NULL)
             Py_CLEAR(list);
         else
@@ -367,7 +361,8 @@ static int read_at_once(arn_py_request *req, PyObject **result) {
 }
 
 static const arn_py_request_class read_class = {
-    "HttpResponse.read", make_read, convert_read, submitting_read, NULL, NULL, read_at_once};
+    "HttpResponse.read", make_read, convert_read, arn_py_http_submitting_read, NULL, NULL,
+    read_at_once};
 
 static PyObject *read_next(arn_py_http_response *self) {
     arn_py_request *req = arn_py_request_new(self->st, &read_class);

@@ -68,20 +68,6 @@ static PyObject *new_vectors(arn_py_state *st, arn_op *op, float *floats, size_t
 
 /* ---- the document ---- */
 
-const arn_value *arn_py_member(const arn_value *map, const char *name) {
-    size_t len = strlen(name);
-    size_t i;
-
-    if (map == NULL || map->kind != ARN_MAP)
-        return NULL;
-    for (i = map->len; i > 0; i--) {
-        const arn_value *key = &map->u.items[2 * (i - 1)];
-        if (key->len == len && memcmp(key->u.bytes, name, len) == 0)
-            return key + 1;
-    }
-    return NULL;
-}
-
 static int bad(const char *what, size_t index) {
     PyErr_Format(PyExc_ValueError, "the embeddings reply is malformed: %s (item %zu)", what, index);
     return -1;
@@ -115,8 +101,8 @@ static const arn_value **ordered(const arn_value *data) {
         return (const arn_value **)(void *)PyErr_NoMemory();
     for (i = 0; i < data->len; i++) {
         const arn_value *item = &data->u.items[i];
-        const arn_value *index = arn_py_member(item, "index");
-        const arn_value *vector = arn_py_member(item, "embedding");
+        const arn_value *index = arn_value_member(item, "index");
+        const arn_value *vector = arn_value_member(item, "embedding");
         size_t place = i; /* some servers number nothing */
 
         if (index != NULL && index->kind != ARN_NIL) {
@@ -273,7 +259,7 @@ static PyObject *rest_of(const arn_value *document) {
 
 PyObject *arn_py_embeddings_of(arn_py_state *st, arn_op *op, const arn_value *document,
                                int as_numpy) {
-    const arn_value *data = arn_py_member(document, "data");
+    const arn_value *data = arn_value_member(document, "data");
     const arn_value **vectors = ordered(data);
     PyObject *list = NULL, *rest = NULL, *made = NULL;
     size_t i;

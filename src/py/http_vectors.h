@@ -4,9 +4,6 @@
 
 #include "py/state.h"
 
-/* The value of the map's last member of that name, or NULL; also for what is no map. */
-const arn_value *arn_py_member(const arn_value *map, const char *name);
-
 /* (vectors, rest), see HttpResponse.embeddings(). The document is op's, which arrays then keep.
  * NULL with an exception set. */
 PyObject *arn_py_embeddings_of(arn_py_state *st, arn_op *op, const arn_value *document,

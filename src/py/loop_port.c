@@ -11,6 +11,9 @@
 /* So many bytes are work enough for the io thread to begin with. */
 #define FLUSH_BYTES (128u * 1024u)
 
+/* A blocking caller looks for signals this often (milliseconds): Ctrl-C works while it waits. */
+#define SIGNAL_CHECK_MS 50
+
 static void flush_pending(arn_py_loop_port *self) {
     arn_msg *first = self->pending;
     arn_msg *last = self->pending_last;
@@ -349,6 +352,46 @@ static void dealloc_port(PyObject *op) {
     Py_CLEAR(self->running);
     type->tp_free(op);
     Py_DECREF(type);
+}
+
+arn_runtime *arn_py_runtime(void) {
+    int status;
+    arn_runtime *rt = arn_runtime_get(&status);
+
+    if (rt == NULL)
+        PyErr_Format(PyExc_RuntimeError, "cannot start the io thread: %s",
+                     arn_status_message(status));
+    return rt;
+}
+
+int arn_py_wait(arn_py_state *st, arn_runtime *rt, arn_op *op) {
+    int status;
+    arn_port *port = arn_port_new(ARN_PORT_WAIT, &status);
+    arn_op *done = NULL;
+    int signalled = 0;
+
+    if (port == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    arn_op_set_port(op, port);
+    arn_op_ref(op);         /* goes with the submission */
+    arn_py_flush_ports(st); /* in the order in which they were made */
+    arn_runtime_submit(rt, &op->msg, &op->msg);
+    while (done == NULL && !signalled) {
+        Py_BEGIN_ALLOW_THREADS
+        done = arn_port_wait(port, SIGNAL_CHECK_MS);
+        Py_END_ALLOW_THREADS
+        signalled = done == NULL && PyErr_CheckSignals() < 0;
+    }
+    if (done != NULL)
+        arn_op_unref(done);
+    else
+        arn_op_cancel(rt, op);
+    arn_port_close(port);
+    arn_port_unref(port);
+    arn_py_release_pending(); /* there may be no event loop to do it */
+    return done != NULL ? 0 : -1;
 }
 
 static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *loop) {

@@ -32,6 +32,14 @@ typedef struct arn_py_loop_port {
     struct arn_py_loop_port *next, *prev; /* st->ports */
 } arn_py_loop_port;
 
+/* The process's runtime, started if there is none. NULL with an exception set. */
+arn_runtime *arn_py_runtime(void);
+
+/* For a caller without an event loop: submits the op, whose reference stays the caller's, and waits
+ * for its end; signals are served. 0, or -1 with a signal handler's exception: the op is cancelled.
+ */
+int arn_py_wait(arn_py_state *st, arn_runtime *rt, arn_op *op);
+
 /* The port of the running event loop, made on first use. Borrowed: whoever keeps it, refs it.
  * NULL with an exception set, e.g. when no loop runs. */
 arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt);

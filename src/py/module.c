@@ -26,6 +26,17 @@ PyObject *arn_py_raise(PyObject *exception) {
     return NULL;
 }
 
+PyObject *arn_py_raise_returned(PyObject *returned, const char *hook) {
+    if (returned == NULL)
+        return NULL;
+    if (PyExceptionInstance_Check(returned))
+        arn_py_raise(returned);
+    else
+        PyErr_Format(PyExc_TypeError, "%s() must return an exception", hook);
+    Py_DECREF(returned);
+    return NULL;
+}
+
 void arn_py_ignore_error(void) {
     if (PyErr_Occurred() == NULL)
         return;

@@ -379,16 +379,10 @@ static PyObject *call_of(endpoint *self, arn_py_openai_client *client, const arg
 
 /* ---- requests ---- */
 
-static arn_op *make_no_op(arn_py_request *req) {
-    (void)req;
-    PyErr_SetString(PyExc_RuntimeError, "this request has no operation");
-    return NULL;
-}
-
 static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 
 static const arn_py_request_class call_class = {
-    "AsyncOpenAI.request", make_no_op, convert, arn_py_http_submitting, NULL, NULL, NULL};
+    "AsyncOpenAI.request", NULL, convert, arn_py_http_submitting, NULL, NULL, NULL};
 
 static arn_http_mode mode_of(const endpoint *self, const arguments *a) {
     if (a->is_stream)
@@ -519,39 +513,18 @@ static PyObject *raise_failure(endpoint *self, PyObject *call, arn_http_op *op, 
     error = arn_py_take_error();
     raised = PyObject_CallFunctionObjArgs(self->failure, call, body, error, NULL);
     Py_DECREF(error);
-    if (raised != NULL) {
-        if (PyExceptionInstance_Check(raised))
-            arn_py_raise(raised);
-        else
-            PyErr_SetString(PyExc_TypeError, "failure() must return an exception");
-        Py_DECREF(raised);
-    }
-    return NULL;
-}
-
-static const arn_value *member(const arn_value *map, const char *name) {
-    size_t len = strlen(name);
-    size_t i;
-
-    if (map->kind != ARN_MAP)
-        return NULL;
-    for (i = map->len; i > 0; i--) { /* of repeated keys the last one counts */
-        const arn_value *key = &map->u.items[2 * (i - 1)];
-        if (key->len == len && memcmp(key->u.bytes, name, len) == 0)
-            return key + 1;
-    }
-    return NULL;
+    return arn_py_raise_returned(raised, "failure");
 }
 
 /* Whether the vectors are there and, if they came as base64, decoded. */
 static int has_vectors(const arn_value *document) {
-    const arn_value *data = member(document, "data");
+    const arn_value *data = arn_value_member(document, "data");
     size_t i;
 
     if (data == NULL || data->kind != ARN_ARRAY || data->len == 0)
         return 0;
     for (i = 0; i < data->len; i++) {
-        const arn_value *vector = member(&data->u.items[i], "embedding");
+        const arn_value *vector = arn_value_member(&data->u.items[i], "embedding");
         if (vector == NULL || vector->kind == ARN_TEXT)
             return 0;
     }

@@ -47,35 +47,14 @@ static void finish(stream *self) {
 
 /* ---- items ---- */
 
-static PyObject *text_of(arn_slice s) {
-    return PyUnicode_DecodeUTF8(s.data != NULL ? s.data : "", (Py_ssize_t)s.len, NULL);
-}
-
-static PyObject *text_or_none(arn_slice s) {
-    if (s.len == 0)
-        Py_RETURN_NONE;
-    return text_of(s);
-}
-
 static int begins(arn_slice s, const char *with, size_t len) {
     return s.len >= len && memcmp(s.data, with, len) == 0;
 }
 
-static int has_error(const arn_value *map) {
-    size_t i;
-
-    for (i = 0; i < map->len; i++) {
-        const arn_value *key = &map->u.items[2 * i];
-        if (key->len == 5 && memcmp(key->u.bytes, "error", 5) == 0)
-            return 1;
-    }
-    return 0;
-}
-
 /* The item of an event as the SDK makes it: raises, too. */
 static PyObject *odd_item(stream *self, const arn_http_event *event) {
-    PyObject *name = text_or_none(event->event);
-    PyObject *data = name == NULL ? NULL : text_of(event->data);
+    PyObject *name = arn_py_http_text_or_none(event->event);
+    PyObject *data = name == NULL ? NULL : arn_py_http_text(event->data);
     PyObject *item =
         data == NULL
             ? NULL
@@ -88,7 +67,7 @@ static PyObject *odd_item(stream *self, const arn_http_event *event) {
 
 static PyObject *item_of(stream *self, const arn_http_event *event) {
     if (event->json != 0 || event->value.kind != ARN_MAP || self->plan == Py_None ||
-        begins(event->event, "thread.", 7) || has_error(&event->value))
+        begins(event->event, "thread.", 7) || arn_value_member(&event->value, "error") != NULL)
         return odd_item(self, event);
     return arn_py_model_build(self->st, self->plan, &event->value);
 }
@@ -103,14 +82,7 @@ static PyObject *raise_end(stream *self, arn_http_failure failure, const char *m
     error = arn_py_take_error();
     raised = PyObject_CallMethodOneArg((PyObject *)self, self->st->str_failure_of, error);
     Py_DECREF(error);
-    if (raised != NULL) {
-        if (PyExceptionInstance_Check(raised))
-            arn_py_raise(raised);
-        else
-            PyErr_SetString(PyExc_TypeError, "_failure_of() must return an exception");
-        Py_DECREF(raised);
-    }
-    return NULL;
+    return arn_py_raise_returned(raised, "_failure_of");
 }
 
 /* The batch has no more events: NULL with nothing set if another is to be read. */
@@ -193,18 +165,23 @@ static arn_op *make_read(arn_py_request *req) {
     return req->op;
 }
 
-static size_t submitting_read(arn_op *op) {
-    (void)op;
-    return 256;
-}
-
 static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
 
-static const arn_py_request_class item_class = {
-    "AsyncStream.__anext__", make_read, convert_item, submitting_read, NULL, NULL, NULL};
-static const arn_py_request_class events_class = {
-    "AsyncStream._iter_events", make_read, convert_events, submitting_read, NULL, NULL, NULL};
+static const arn_py_request_class item_class = {"AsyncStream.__anext__",
+                                                make_read,
+                                                convert_item,
+                                                arn_py_http_submitting_read,
+                                                NULL,
+                                                NULL,
+                                                NULL};
+static const arn_py_request_class events_class = {"AsyncStream._iter_events",
+                                                  make_read,
+                                                  convert_events,
+                                                  arn_py_http_submitting_read,
+                                                  NULL,
+                                                  NULL,
+                                                  NULL};
 
 static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);
@@ -249,22 +226,6 @@ static PyObject *anext_slot(PyObject *op) {
 
 /* ---- events as they came ---- */
 
-static PyObject *event_tuple(const arn_http_event *event) {
-    PyObject *name = text_or_none(event->event);
-    PyObject *data = name == NULL ? NULL : text_of(event->data);
-    PyObject *id = data == NULL ? NULL : text_or_none(event->id);
-    PyObject *retry = id == NULL         ? NULL
-                      : event->retry < 0 ? Py_NewRef(Py_None)
-                                         : PyLong_FromLongLong(event->retry);
-    PyObject *made = retry == NULL ? NULL : PyTuple_Pack(4, name, data, id, retry);
-
-    Py_XDECREF(name);
-    Py_XDECREF(data);
-    Py_XDECREF(id);
-    Py_XDECREF(retry);
-    return made;
-}
-
 /* The batch's events as a list, [] at the end; NULL with an exception set, or without one. */
 static PyObject *next_events(stream *self) {
     PyObject *list;
@@ -283,7 +244,7 @@ static PyObject *next_events(stream *self) {
     }
     list = PyList_New(0);
     while (list != NULL && self->next < self->batch->count) {
-        PyObject *event = event_tuple(&self->batch->events[self->next++]);
+        PyObject *event = arn_py_http_event(&self->batch->events[self->next++]);
         if (event == NULL || PyList_Append(list, event) < 0)
             Py_CLEAR(list);
         Py_XDECREF(event);

@@ -4,9 +4,6 @@
 
 #include <string.h>
 
-/* A blocking caller looks for signals this often (milliseconds): Ctrl-C works while it waits. */
-#define SIGNAL_CHECK_MS 50
-
 /* bytes objects from this size on are not copied into the request. */
 #define PAYLOAD_MIN (32u * 1024u)
 
@@ -497,41 +494,13 @@ arn_py_request *arn_py_express_request(arn_py_engine *engine) {
 /* Submits the op and waits for it. 0, or -1 with an exception set (a signal's). The op is the
  * caller's again on success; on failure it is gone. */
 static int wait_for_op(arn_py_state *st, arn_redis_op *command) {
-    arn_runtime *rt = arn_redis_client_runtime(command->client);
-    arn_op *op = &command->base;
-    int status;
-    arn_port *port = arn_port_new(ARN_PORT_WAIT, &status);
-    arn_op *done = NULL;
-    int signalled = 0;
+    int r;
 
-    if (port == NULL) {
-        arn_op_unref(op);
-        PyErr_NoMemory();
-        return -1;
-    }
-    arn_op_set_port(op, port);
-    arn_op_ref(op);         /* to cancel it; the other reference goes with the submission */
-    arn_py_flush_ports(st); /* in the order in which they were made */
     arn_redis_op_submitted(command);
-    arn_runtime_submit(rt, &op->msg, &op->msg);
-    while (done == NULL && !signalled) {
-        Py_BEGIN_ALLOW_THREADS
-        done = arn_port_wait(port, SIGNAL_CHECK_MS);
-        Py_END_ALLOW_THREADS
-        signalled = done == NULL && PyErr_CheckSignals() < 0;
-    }
-    if (done != NULL)
-        arn_op_unref(done);
-    else
-        arn_op_cancel(rt, op);
-    arn_port_close(port);
-    arn_port_unref(port);
-    arn_py_release_pending(); /* there may be no event loop to do it */
-    if (done == NULL) {
-        arn_op_unref(op);
-        return -1;
-    }
-    return 0;
+    r = arn_py_wait(st, arn_redis_client_runtime(command->client), &command->base);
+    if (r < 0)
+        arn_op_unref(&command->base);
+    return r;
 }
 
 /* Sleeps before a further attempt, signals served. */

@@ -91,6 +91,11 @@ static int notify(arn_py_request *self, int direct) {
 
 /* ---- from the first await to the end ---- */
 
+static arn_op *no_op(void) {
+    PyErr_SetString(PyExc_RuntimeError, "this request has no operation");
+    return NULL;
+}
+
 /* Sends the op on its way, making one if there is none. The port gets a reference on the request
  * with it. On failure there is no op. */
 static int submit(arn_py_request *self) {
@@ -98,7 +103,7 @@ static int submit(arn_py_request *self) {
     int is_stale;
 
     if (self->op == NULL)
-        self->op = self->cls->make_op(self);
+        self->op = self->cls->make_op != NULL ? self->cls->make_op(self) : no_op();
     op = self->op;
     if (op == NULL)
         return -1;

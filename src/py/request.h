@@ -17,7 +17,8 @@ typedef struct arn_py_request arn_py_request;
 typedef struct arn_py_request_class {
     const char *qualname; /* for repr and "was never awaited" */
     /* The op to submit: a new reference, its runtime in req->rt; NULL with an exception set. Called
-     * at the first await unless the request was made with an op, and for every further attempt. */
+     * at the first await unless the request was made with an op, and for every further attempt.
+     * NULL where every request is made with its one op. */
     arn_op *(*make_op)(arn_py_request *req);
     /* The op has ended. A new reference to the result; NULL with an exception set; or Py_None with
      * *again >= 0: make another op after so many seconds. */

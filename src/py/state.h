@@ -86,6 +86,10 @@ PyObject *arn_py_take_error(void);
 /* Raises an exception instance (borrowed). Returns NULL for the caller to return. */
 PyObject *arn_py_raise(PyObject *exception);
 
+/* Raises what `hook` has returned in place of an exception, whose reference it takes over; NULL: it
+ * has failed itself. Returns NULL. */
+PyObject *arn_py_raise_returned(PyObject *returned, const char *hook);
+
 /* For a failure that is no reason to stop: forgets the exception that is set. Python code was run,
  * so it may be a signal handler's: a KeyboardInterrupt is raised again as soon as Python runs on,
  * any other that is no Exception is reported. */
