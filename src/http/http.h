@@ -152,7 +152,8 @@ typedef struct arn_http_op {
     int is_final;      /* the reply's headers are complete and no other response follows */
     int is_discarding; /* this response is only read to its end */
     size_t discarded;
-    size_t sent; /* of the body, by this attempt */
+    int has_resent; /* see is_stale() in transfer.c */
+    size_t sent;    /* of the body, by this attempt */
     unsigned attempt;
     uint64_t due;     /* loop time: of what its queue waits for */
     uint64_t ends;    /* loop time: total_ms; 0: never */

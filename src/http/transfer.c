@@ -541,6 +541,18 @@ static void follow(arn_http_op *op) {
         arn__http_transfer_end(op, r == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_PROTOCOL, what);
 }
 
+/* A kept connection that the server has closed, noticed while the request was being sent. libcurl
+ * itself begins anew on a fresh one unless it has got as far as to wait for the socket. */
+static int is_stale(const arn_http_op *op, CURLcode code) {
+    long fresh = 1;
+
+    if ((code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR) || op->reply.status != 0 ||
+        op->has_resent)
+        return 0;
+    curl_easy_getinfo(op->easy, CURLINFO_NUM_CONNECTS, &fresh);
+    return fresh == 0;
+}
+
 /* libcurl quotes a proxy it does not understand, with the password that may be in it. */
 static int shows_proxy(const arn_http_op *op) {
     const arn_http_config *c = &op->client->config;
@@ -578,6 +590,12 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     }
     if (code == CURLE_OK)
         code = CURLE_WEIRD_SERVER_REPLY; /* it ended within its headers */
+    if (is_stale(op, code)) {
+        op->has_resent = 1;
+        detach(op);
+        arn__http_transfer_begin(op);
+        return;
+    }
     /* Only the callbacks' own refusals end with a write error, and those are for want of memory. */
     failure = code == CURLE_WRITE_ERROR ? ARN_HTTP_MEMORY : failure_of(code);
     curl_easy_getinfo(op->easy, CURLINFO_OS_ERRNO, &system_error);
