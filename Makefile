@@ -136,9 +136,7 @@ PYTEST := timeout $(TEST_TIMEOUT) ../$(VENV)/bin/python -m pytest -q -c ../pypro
 ## test-py         Python tests, on real servers that they start themselves
 test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
 	$(call say,Python tests)
-	@cd tests && $(PYTEST) --ignore-glob='test_openai*' .
-	$(call say,Python tests of the OpenAI clients$(comma) which others' imports must not touch)
-	@cd tests && $(PYTEST) test_openai*.py
+	@cd tests && $(PYTEST) .
 	$(call say,Python tests about faults$(comma) on express connections)
 	@cd tests && ARN_TEST_EXPRESS=1 $(PYTEST) -k 'not redis-py and not reconnects' $(EXPRESS_TESTS)
 

@@ -41,7 +41,12 @@ def arshai():
     """arshai's names that the tests need."""
     reason = "arshai is not installed: nothing to be compatible with"
     memory = pytest.importorskip("arshai.memory.working_memory.redis_memory_manager", reason=reason)
+    level = logging.getLogger().level
     from arshai.agents.hub.working_memory import WorkingMemoryAgent
+
+    # Importing it has everything logged: to the OpenAI clients that is a debugging session, in
+    # which they leave their calls to the SDK. Other tests must not meet that.
+    logging.getLogger().setLevel(level)
     from arshai.core.interfaces import imemorymanager
     from arshai.core.interfaces.iagent import IAgentInput
     from arshai.memory import memory_types
