@@ -1,4 +1,9 @@
-"""Fixtures of the tests of the OpenAI clients."""
+"""
+Fixtures of the tests of the OpenAI clients.
+
+To be imported, not to be a plugin: a plugin's fixtures are every module's, and there are other
+servers than this one.
+"""
 
 import os
 

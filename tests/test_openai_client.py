@@ -16,6 +16,7 @@ import weakref
 import openai
 import openai._base_client
 import pytest
+from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import (
     COMPLETION,
     KEY,
@@ -33,8 +34,6 @@ import arshai_native.openai as native
 from arshai_native import _core
 from arshai_native.openai import NativeHttpClient, _calls
 from arshai_native.openai._sdk import MAJOR, base, httpx
-
-pytest_plugins = ("openai_fixtures",)
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

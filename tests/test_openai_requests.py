@@ -7,6 +7,7 @@ import typing
 import openai
 import pytest
 from openai._utils import PropertyInfo
+from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import (
     COMPLETION,
     IMAGES,
@@ -24,8 +25,6 @@ from openai_server import Reply, document
 
 from arshai_native import _core
 from arshai_native.openai import _calls
-
-pytest_plugins = ("openai_fixtures",)
 
 # ---- every method of every resource ----
 

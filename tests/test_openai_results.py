@@ -9,6 +9,7 @@ import zlib
 
 import openai
 import pytest
+from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import (
     COMPLETION,
     assert_same_outcome,
@@ -23,8 +24,6 @@ from openai_server import Reply, document
 
 from arshai_native import _core
 from arshai_native.openai import _calls
-
-pytest_plugins = ("openai_fixtures",)
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 

@@ -7,13 +7,12 @@ import json
 import openai
 import pytest
 from openai._streaming import ServerSentEvent
+from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import assert_same_outcome, assert_same_requests, both, chunk, ours, run, theirs
 from openai_server import Reply, document, events, sse
 
 from arshai_native import _core
 from arshai_native.openai import NativeStream, _calls
-
-pytest_plugins = ("openai_fixtures",)
 
 HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 
