@@ -19,6 +19,11 @@ def percentile(latencies: list[float], fraction: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))] * 1e6
 
 
+# Of each task, to warm up and again to be measured, however long it takes: httpx, with a hundred
+# tasks, needs several rounds of calls until it has its connections, and was measured making them.
+LEAST_CALLS = 5
+
+
 async def throughput(
     operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float, each: int = 1
 ) -> dict[str, float]:
@@ -27,9 +32,11 @@ async def throughput(
 
     async def worker(number: int, end: float) -> None:
         nonlocal count
-        while time.perf_counter() < end:
+        calls = 0
+        while time.perf_counter() < end or calls < LEAST_CALLS:
             await operation(number)
             count += each
+            calls += 1
 
     async def span(duration: float) -> float:
         start = time.perf_counter()
