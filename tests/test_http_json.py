@@ -1,6 +1,7 @@
 """Bodies that are JSON, and embeddings made of them."""
 
 import base64
+import gc
 import json
 import math
 import random
@@ -185,6 +186,22 @@ def test_base64(answered):
     got, rest = answered(document([packed(*v) for v in exact])).embeddings()
     assert same(got, exact)
     assert rest == REST
+
+
+@pytest.mark.parametrize("form", ["float", "base64"])
+def test_vectors_are_lists_that_the_collector_need_not_look_through(answered, form):
+    vector = [0.5] * 1536
+    (got,), _ = answered(document([vector if form == "float" else packed(*vector)])).embeddings()
+    assert type(got) is list and got == vector
+    assert not gc.is_tracked(got)
+    for _ in range(3):
+        got.append([1.0])
+        gc.collect()
+    assert got == [*vector, [1.0], [1.0], [1.0]]
+    del got[0], got[-1]
+    assert sorted(got[:-2], reverse=True) == vector[1:]
+    del got
+    gc.collect()
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import warnings
 
 import pytest
@@ -344,6 +345,41 @@ def test_lone_commands_give_others_their_turn(server, connect, kind):
             assert turns - before >= 499
             over = True
             await beside
+
+    run(main, kind)
+
+
+def test_many_replies_at_once_give_others_their_turn(server, connect, kind):
+    """What has come at the same moment is handed out in pieces, in order, if it takes long."""
+
+    async def main():
+        turns = 0
+        seen = []
+        over = False
+
+        async def other():
+            nonlocal turns
+            while not over:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async def ask(client, n):
+            assert await client.echo(f"{n}") == b"%d" % n
+            time.sleep(0.001)  # what becomes of it takes a while
+            seen.append((n, turns))
+
+        async with connect(server) as client:
+            await asyncio.gather(*(client.ping() for _ in range(2)))
+            asked = [asyncio.create_task(ask(client, n)) for n in range(40)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # they are on their way
+            time.sleep(0.1)
+            beside = asyncio.create_task(other())
+            await asyncio.gather(*asked)
+            over = True
+            await beside
+        assert [n for n, _ in seen] == list(range(40))
+        assert len({turn for _, turn in seen}) > 20
 
     run(main, kind)
 

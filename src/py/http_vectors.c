@@ -153,19 +153,17 @@ fail:
 }
 
 static PyObject *list_of(const arn_value *vector) {
-    PyObject *list = PyList_New((Py_ssize_t)vector->len);
+    PyObject *list;
     size_t i;
 
+    if (vector->kind != ARN_ARRAY)
+        return arn_py_list_of_doubles(vector);
+    list = PyList_New((Py_ssize_t)vector->len);
     for (i = 0; list != NULL && i < vector->len; i++) {
         double number = 0;
         PyObject *item;
 
-        if (vector->kind == ARN_FLOAT32_ARRAY)
-            number = (double)vector->u.floats[i];
-        else if (vector->kind == ARN_FLOAT64_ARRAY)
-            number = vector->u.doubles[i];
-        else
-            number_of(&vector->u.items[i], &number);
+        number_of(&vector->u.items[i], &number);
         item = PyFloat_FromDouble(number);
         if (item == NULL)
             Py_CLEAR(list);

@@ -11,6 +11,10 @@
 /* So many bytes are work enough for the io thread to begin with. */
 #define FLUSH_BYTES (128u * 1024u)
 
+/* After so long the loop gets a turn before more results are handed out: a batch of embeddings
+ * takes 0.2 ms to become Python objects, and twenty of them may come at once. */
+#define DRAIN_NS 500000u
+
 /* A blocking caller looks for signals this often (milliseconds): Ctrl-C works while it waits. */
 #define SIGNAL_CHECK_MS 50
 
@@ -226,15 +230,22 @@ static void drop_todo(arn_py_loop_port *self) {
     }
 }
 
-/* The loop's reader callback. Completes what has come and wakes the tasks that wait for it, right
- * here: a trip through call_soon would cost as much as all the rest. */
-static PyObject *drain_method(PyObject *op, PyObject *ignored) {
-    arn_py_loop_port *self = (arn_py_loop_port *)op;
+/* 0 if the loop will go on with todo. */
+static int schedule_rest(arn_py_loop_port *self) {
+    if (arn_py_port_call_method(self, (PyObject *)self, self->st->str_drain_rest, 0) < 0) {
+        arn_py_ignore_error(); /* the loop is closing */
+        return -1;
+    }
+    self->rest_scheduled = 1;
+    return 0;
+}
+
+/* Completes what has come and wakes the tasks that wait for it, right here: a trip through
+ * call_soon would cost as much as all the rest. */
+static PyObject *drain(arn_py_loop_port *self) {
+    uint64_t until = uv_hrtime() + DRAIN_NS;
     int failed = 0;
 
-    (void)ignored;
-    if (!is_usable(self))
-        Py_RETURN_NONE;
     if (self->todo == NULL)
         self->todo = arn_port_take(self->port);
     if (self->abandoned) {
@@ -246,19 +257,41 @@ static PyObject *drain_method(PyObject *op, PyObject *ignored) {
         arn_op *done = self->todo;
         self->todo = done->next_done;
         failed = arn_py_port_complete(self, done) < 0;
+        if (self->todo != NULL && !failed && uv_hrtime() >= until && schedule_rest(self) == 0)
+            break;
     }
     arn_py_port_end(self);
     arn_py_release_pending();
     if (failed) {
         /* KeyboardInterrupt or SystemExit of a woken task ends this call; the rest is not lost. */
         PyObject *error = arn_py_take_error();
-        if (self->todo != NULL && arn_py_port_call_method(self, op, self->st->str_drain, 0) < 0)
-            arn_py_ignore_error();
+        if (self->todo != NULL)
+            schedule_rest(self);
         arn_py_raise(error);
         Py_DECREF(error);
         return NULL;
     }
     Py_RETURN_NONE;
+}
+
+/* The loop's reader callback. While a rest is to be seen to first the descriptor stays readable. */
+static PyObject *drain_method(PyObject *op, PyObject *ignored) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+
+    (void)ignored;
+    if (!is_usable(self) || self->rest_scheduled)
+        Py_RETURN_NONE;
+    return drain(self);
+}
+
+static PyObject *drain_rest_method(PyObject *op, PyObject *ignored) {
+    arn_py_loop_port *self = (arn_py_loop_port *)op;
+
+    (void)ignored;
+    self->rest_scheduled = 0;
+    if (!is_usable(self))
+        Py_RETURN_NONE;
+    return drain(self);
 }
 
 /* Forgets every op under way. Their requests are dropped; the ops come to nobody, and those that
@@ -459,6 +492,7 @@ arn_py_loop_port *arn_py_running_port(arn_py_state *st, arn_runtime *rt) {
 
 static PyMethodDef port_methods[] = {
     {"_drain", drain_method, METH_NOARGS, NULL},
+    {"_drain_rest", drain_rest_method, METH_NOARGS, NULL},
     {"_flush", flush_method, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

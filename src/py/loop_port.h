@@ -24,8 +24,9 @@ typedef struct arn_py_loop_port {
     unsigned generation;       /* of the process it was made in */
     int abandoned;             /* the interpreter is ending: results come to nobody any more */
     int flush_scheduled;
-    int nested;   /* nest_asyncio has patched the loop, see arn_py_port_is_nested() */
-    int draining; /* depth, on thread `drainer` */
+    int rest_scheduled; /* the loop will call _drain_rest() for what is left of todo */
+    int nested;         /* nest_asyncio has patched the loop, see arn_py_port_is_nested() */
+    int draining;       /* depth, on thread `drainer` */
     unsigned long drainer;
     PyObject *running;       /* before 3.12, while draining: asyncio's note of the running loop */
     unsigned long submitted; /* ops so far */

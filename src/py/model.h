@@ -119,6 +119,8 @@ PyObject *arn_py_model_build(arn_py_state *st, PyObject *plan, const arn_value *
 PyObject *arn_py_model_build_text(arn_py_state *st, PyObject *plan, const char *text, size_t len);
 /* The value as json.loads() would give it: a new reference, or NULL. */
 PyObject *arn_py_value_to_python(const arn_value *value);
+/* The list of a FLOAT32_ARRAY or FLOAT64_ARRAY. New reference or NULL. */
+PyObject *arn_py_list_of_doubles(const arn_value *value);
 /* json.loads() of a document that arn_json_parse() refused: raises, or knows better (a byte order
  * mark, UTF-16, a deeper nesting). */
 PyObject *arn_py_json_loads(const char *text, size_t len);

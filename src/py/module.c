@@ -111,6 +111,7 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_nest_patched), "_nest_patched"},
         {offsetof(arn_py_state, str_flush), "_flush"},
         {offsetof(arn_py_state, str_drain), "_drain"},
+        {offsetof(arn_py_state, str_drain_rest), "_drain_rest"},
         {offsetof(arn_py_state, str_spin), "_spin"},
         {offsetof(arn_py_state, str_check), "_check"},
         {offsetof(arn_py_state, str_resume), "_resume"},
@@ -238,6 +239,7 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_nest_patched);
     Py_CLEAR(st->str_flush);
     Py_CLEAR(st->str_drain);
+    Py_CLEAR(st->str_drain_rest);
     Py_CLEAR(st->str_spin);
     Py_CLEAR(st->str_check);
     Py_CLEAR(st->str_resume);

@@ -38,7 +38,8 @@ typedef struct arn_py_state {
     /* Interned names. */
     PyObject *str_call_soon, *str_call_later, *str_context, *str_call_exception_handler;
     PyObject *str_execute_command, *str_execute_python, *str_response_callbacks, *str_upper;
-    PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_spin, *str_check;
+    PyObject *str_running_loop, *str_nest_patched, *str_flush, *str_drain, *str_drain_rest,
+        *str_spin, *str_check;
     PyObject *str_resume, *str_lower;
     PyObject *str_client, *str_post, *str_own_post, *str_custom_headers, *str_custom_query;
     PyObject *str_request_id, *str_item_of, *str_failure_of;
