@@ -77,6 +77,7 @@ void arn_http_client_ref(arn_http_client *client) {
 void arn_http_client_unref(arn_http_client *client) {
     if (atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) != 1)
         return;
+    arn_spares_free(&client->spares);
     arn_free(client->strings);
     arn_free(client);
 }
@@ -206,7 +207,7 @@ static void destroy_op(arn_op *base) {
     arn_http_client *client = op->client;
 
     arn_buf_free(&op->reply.head);
-    arn_buf_free(&op->reply.body);
+    arn_spares_give(&client->spares, &op->reply.body);
     arn_free(op->reply.url);
     arn_http_batch_free(op->batch);
     if (op->stream != NULL)

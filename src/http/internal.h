@@ -2,6 +2,7 @@
 #ifndef ARN_HTTP_INTERNAL_H
 #define ARN_HTTP_INTERNAL_H
 
+#include "base/spares.h"
 #include "http/http.h"
 #include "http/sse.h"
 
@@ -36,6 +37,7 @@ struct arn_http_client {
     arn_http_config config;
     char *strings; /* the config's */
     arn_msg release_msg;
+    arn_spares spares; /* bodies' memory */
 
     /* The io thread's. */
     CURLM *multi; /* NULL until the first request */

@@ -182,9 +182,11 @@ static int collect(arn_http_op *op, const char *bytes, size_t len) {
         curl_off_t length = -1;
         curl_easy_getinfo(op->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
         /* One more byte: hosts like a NUL behind it. */
-        if (length > 0 && (uint64_t)length < RESERVE_MAX &&
-            arn_buf_reserve(body, (size_t)length + 1) == NULL)
-            return ARN_ENOMEM;
+        if (length > 0 && (uint64_t)length < RESERVE_MAX) {
+            arn_spares_take(&op->client->spares, body, (size_t)length + 1);
+            if (arn_buf_reserve(body, (size_t)length + 1) == NULL)
+                return ARN_ENOMEM;
+        }
     }
     return arn_buf_append(body, bytes, len);
 }
