@@ -580,17 +580,13 @@ static PyObject *execute_command(PyObject *op, PyObject *const *args, Py_ssize_t
 /* ---- the type ---- */
 
 static PyObject *new_commands(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    commands *self = (commands *)type->tp_alloc(type, 0);
+    arn_py_state *st = arn_py_state_of_type(type);
+    commands *self = st == NULL ? NULL : (commands *)type->tp_alloc(type, 0);
 
     (void)args;
     (void)kwargs;
-    if (self == NULL)
-        return NULL;
-    self->st = arn_py_state_of_type(type);
-    if (self->st == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
+    if (self != NULL)
+        self->st = arn_py_state_hold(st);
     return (PyObject *)self;
 }
 
@@ -631,6 +627,7 @@ static int set_custom(PyObject *op, PyObject *value, void *closure) {
 
 static int traverse_commands(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(((commands *)op)->st);
     Py_VISIT(((commands *)op)->target);
     return 0;
 }
@@ -642,11 +639,13 @@ static int clear_commands(PyObject *op) {
 
 static void dealloc_commands(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = ((commands *)op)->st;
 
     PyObject_GC_UnTrack(op);
     clear_commands(op);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | METH_KEYWORDS

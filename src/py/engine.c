@@ -178,17 +178,13 @@ fail:
 }
 
 static PyObject *new_engine(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    arn_py_engine *self = (arn_py_engine *)type->tp_alloc(type, 0);
+    arn_py_state *st = arn_py_state_of_type(type);
+    arn_py_engine *self = st == NULL ? NULL : (arn_py_engine *)type->tp_alloc(type, 0);
 
     (void)args;
     (void)kwargs;
-    if (self == NULL)
-        return NULL;
-    self->st = arn_py_state_of_type(type);
-    if (self->st == NULL) {
-        Py_DECREF(self);
-        return NULL;
-    }
+    if (self != NULL)
+        self->st = arn_py_state_hold(st);
     return (PyObject *)self;
 }
 
@@ -382,6 +378,7 @@ static int traverse_engine(PyObject *op, visitproc visit, void *arg) {
     arn_py_engine *self = (arn_py_engine *)op;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(self->st);
     Py_VISIT(self->strings);
     Py_VISIT(self->retry_policy);
     Py_VISIT(self->codec.error_factory);
@@ -398,6 +395,7 @@ static int clear_engine(PyObject *op) {
 static void dealloc_engine(PyObject *op) {
     arn_py_engine *self = (arn_py_engine *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
@@ -410,6 +408,7 @@ static void dealloc_engine(PyObject *op) {
     Py_CLEAR(self->strings);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static PyMethodDef engine_methods[] = {
@@ -491,7 +490,7 @@ PyObject *arn_py_new_session(arn_py_engine *engine) {
     self = (arn_py_session *)st->session_type->tp_alloc(st->session_type, 0);
     if (self == NULL)
         return NULL;
-    self->st = st;
+    self->st = arn_py_state_hold(st);
     self->engine = (arn_py_engine *)Py_NewRef((PyObject *)engine);
     self->session = arn_redis_session_new(client);
     if (self->session == NULL) {
@@ -548,6 +547,7 @@ static PyObject *session_engine(PyObject *op, void *closure) {
 
 static int traverse_session(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(((arn_py_session *)op)->st);
     Py_VISIT((PyObject *)((arn_py_session *)op)->engine);
     return 0;
 }
@@ -562,6 +562,7 @@ static int clear_session(PyObject *op) {
 static void dealloc_session(PyObject *op) {
     arn_py_session *self = (arn_py_session *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     /* Nobody may assume anything of a connection that was not given back in order. */
@@ -571,6 +572,7 @@ static void dealloc_session(PyObject *op) {
     Py_CLEAR(self->engine);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 PyDoc_STRVAR(session_release_doc,

@@ -313,7 +313,7 @@ int arn_py_express_open(arn_py_engine *engine, arn_py_loop_port *port, int fd) {
         arn_redis_express_free(e);
         return -1;
     }
-    self->st = st;
+    self->st = arn_py_state_hold(st);
     self->e = e;
     self->port = (arn_py_loop_port *)Py_NewRef((PyObject *)port);
     self->may_spin = uv_available_parallelism() > 1;
@@ -380,6 +380,7 @@ void arn_py_express_forget_port(arn_py_loop_port *port) {
 
 static int traverse_express(PyObject *object, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(object));
+    ARN_PY_VISIT_STATE(((express *)object)->st);
     Py_VISIT((PyObject *)((express *)object)->port);
     Py_VISIT(((express *)object)->ready);
     return 0;
@@ -393,11 +394,13 @@ static int clear_express(PyObject *object) {
 
 static void dealloc_express(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
+    arn_py_state *st = ((express *)object)->st;
 
     PyObject_GC_UnTrack(object);
     clear_express(object);
     type->tp_free(object);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static PyMethodDef express_methods[] = {

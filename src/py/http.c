@@ -306,20 +306,19 @@ static int init_client(PyObject *op, PyObject *args, PyObject *kwargs) {
 }
 
 static PyObject *new_client(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    arn_py_http_client *self = (arn_py_http_client *)type->tp_alloc(type, 0);
+    arn_py_state *st = arn_py_state_of_type(type);
+    arn_py_http_client *self = st == NULL ? NULL : (arn_py_http_client *)type->tp_alloc(type, 0);
 
     (void)args, (void)kwargs;
-    if (self == NULL)
-        return NULL;
-    self->st = arn_py_state_of_type(type);
-    if (self->st == NULL)
-        Py_CLEAR(self);
+    if (self != NULL)
+        self->st = arn_py_state_hold(st);
     return (PyObject *)self;
 }
 
 static void dealloc_client(PyObject *op) {
     arn_py_http_client *self = (arn_py_http_client *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
@@ -328,10 +327,12 @@ static void dealloc_client(PyObject *op) {
     Py_CLEAR(self->strings);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static int traverse_client(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(((arn_py_http_client *)op)->st);
     Py_VISIT(((arn_py_http_client *)op)->strings);
     return 0;
 }

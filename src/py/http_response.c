@@ -17,7 +17,7 @@ PyObject *arn_py_http_response_new(arn_py_state *st, PyObject *client, arn_http_
     if (self == NULL)
         return NULL;
     arn_op_ref(&op->base);
-    self->st = st;
+    self->st = arn_py_state_hold(st);
     self->op = op;
     self->client = Py_NewRef(client);
     return (PyObject *)self;
@@ -26,6 +26,7 @@ PyObject *arn_py_http_response_new(arn_py_state *st, PyObject *client, arn_http_
 static void dealloc_response(PyObject *op) {
     arn_py_http_response *self = response_of(op);
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     if (self->op != NULL) {
@@ -39,10 +40,12 @@ static void dealloc_response(PyObject *op) {
     Py_CLEAR(self->headers);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static int traverse_response(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(response_of(op)->st);
     Py_VISIT(response_of(op)->client);
     return 0;
 }

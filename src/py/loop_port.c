@@ -49,10 +49,6 @@ int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *
     PyObject *args[4] = {self->loop, callback, argument, context};
     PyObject *handle;
 
-    if (self->st == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
-        return -1;
-    }
     if (context != NULL)
         handle = PyObject_VectorcallMethod(self->st->str_call_soon, args,
                                            3 | PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -67,7 +63,7 @@ int arn_py_port_call_soon(arn_py_loop_port *self, PyObject *callback, PyObject *
 
 int arn_py_port_call_method(arn_py_loop_port *self, PyObject *object, PyObject *name,
                             double delay) {
-    PyObject *method = self->st == NULL ? NULL : PyObject_GetAttr(object, name);
+    PyObject *method = PyObject_GetAttr(object, name);
     int r = -1;
 
     if (delay <= 0) {
@@ -81,8 +77,6 @@ int arn_py_port_call_method(arn_py_loop_port *self, PyObject *object, PyObject *
         Py_XDECREF(seconds);
         Py_XDECREF(handle);
         r = handle == NULL ? -1 : 0;
-    } else if (self->st == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the interpreter is ending");
     }
     Py_XDECREF(method);
     return r;
@@ -101,7 +95,7 @@ static int watch(arn_py_loop_port *self) {
 }
 
 int arn_py_port_is_nested(arn_py_loop_port *self) {
-    if (!self->nested && self->loop != NULL && self->st != NULL &&
+    if (!self->nested && self->loop != NULL &&
         PyObject_HasAttr(self->loop, self->st->str_nest_patched)) {
         self->nested = 1;
         /* Perhaps just now, by a task that a drain has woken and that will run the loop. */
@@ -125,7 +119,7 @@ void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
 static PyObject *running_note(const arn_py_state *st) {
     PyObject *dict = PyThreadState_GetDict();
 
-    return dict == NULL || st == NULL ? NULL : PyDict_GetItem(dict, st->str_running_loop);
+    return dict == NULL ? NULL : PyDict_GetItem(dict, st->str_running_loop);
 }
 #else
 static PyObject *running_note(const arn_py_state *st) {
@@ -338,6 +332,7 @@ static int traverse_port(PyObject *op, visitproc visit, void *arg) {
     arn_queue *node;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(self->st);
     Py_VISIT(self->loop);
     for (node = self->live.next; node != NULL && node != &self->live; node = node->next) {
         arn_op *under_way = ARN_CONTAINER_OF(node, arn_op, live);
@@ -354,18 +349,7 @@ void arn_py_abandon_ports(arn_py_state *st) {
         port->abandoned = 1;
 }
 
-void arn_py_forget_ports(arn_py_state *st) {
-    while (st->ports != NULL) {
-        arn_py_loop_port *port = st->ports;
-        st->ports = port->next;
-        port->st = NULL;
-        port->next = port->prev = NULL;
-    }
-}
-
 static void unlink_port(arn_py_loop_port *self) {
-    if (self->st == NULL)
-        return;
     if (self->prev != NULL)
         self->prev->next = self->next;
     else if (self->st->ports == self)
@@ -378,6 +362,7 @@ static void unlink_port(arn_py_loop_port *self) {
 static void dealloc_port(PyObject *op) {
     arn_py_loop_port *self = (arn_py_loop_port *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     unlink_port(self);
@@ -385,6 +370,7 @@ static void dealloc_port(PyObject *op) {
     Py_CLEAR(self->running);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 arn_runtime *arn_py_runtime(void) {
@@ -435,7 +421,7 @@ static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *
     if (self == NULL)
         return NULL;
     arn_queue_init(&self->live);
-    self->st = st;
+    self->st = arn_py_state_hold(st);
     self->rt = rt;
     self->generation = arn_runtime_generation();
     self->loop = Py_NewRef(loop);

@@ -66,9 +66,6 @@ int arn_py_port_is_nested(arn_py_loop_port *self);
 void arn_py_port_begin(arn_py_loop_port *self);
 void arn_py_port_end(arn_py_loop_port *self);
 
-/* The module's state is about to go: no port may look at it any more. */
-void arn_py_forget_ports(arn_py_state *st);
-
 /* The interpreter is ending: loops that still run, in daemon threads, are told nothing more. They
  * would only log errors of commands that the end of the io thread has broken. */
 void arn_py_abandon_ports(arn_py_state *st);

@@ -438,7 +438,7 @@ static PyObject *new_slot(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     plan = (arn_py_plan *)type->tp_alloc(type, 0);
     if (plan == NULL)
         return NULL;
-    plan->st = st;
+    plan->st = arn_py_state_hold(st);
     plan->compile = Py_NewRef(compile);
     plan->construct = Py_NewRef(construct);
     return (PyObject *)plan;
@@ -448,6 +448,7 @@ static int traverse_slot(PyObject *op, visitproc visit, void *arg) {
     arn_py_plan *plan = (arn_py_plan *)op;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(plan->st);
     Py_VISIT(plan->compile);
     Py_VISIT(plan->construct);
     return visit_compiled(plan, visit, arg);
@@ -464,11 +465,13 @@ static int clear_slot(PyObject *op) {
 
 static void dealloc_slot(PyObject *op) {
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = ((arn_py_plan *)op)->st;
 
     PyObject_GC_UnTrack(op);
     clear_slot(op);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static PyObject *get_kind(PyObject *op, void *closure) {

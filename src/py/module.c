@@ -161,6 +161,7 @@ int arn_py_import_asyncio(arn_py_state *st) {
 static int exec_module(PyObject *module) {
     arn_py_state *st = arn_py_state_of(module);
 
+    st->module = module;
     if (intern_names(st) < 0)
         return -1;
     st->specs = arn_py_make_specs();
@@ -204,10 +205,11 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     return 0;
 }
 
-static int clear_module(PyObject *module) {
+/* Nothing keeps the state any more, see state.h. */
+static void free_module(void *module) {
     arn_py_state *st = arn_py_state_of(module);
 
-    arn_py_forget_ports(st);
+    assert(st->ports == NULL);
     Py_CLEAR(st->request_type);
     Py_CLEAR(st->loop_port_type);
     Py_CLEAR(st->engine_type);
@@ -254,11 +256,6 @@ static int clear_module(PyObject *module) {
     Py_CLEAR(st->str_failure_of);
     Py_CLEAR(st->kwnames_context);
     Py_CLEAR(st->kwnames_value);
-    return 0;
-}
-
-static void free_module(void *module) {
-    clear_module(module);
 }
 
 static PyModuleDef_Slot slots[] = {
@@ -281,8 +278,7 @@ struct PyModuleDef arn_py_module = {
     PyModuleDef_HEAD_INIT,         .m_name = "arshai_native._core",
     .m_doc = module_doc,           .m_size = sizeof(arn_py_state),
     .m_methods = methods,          .m_slots = slots,
-    .m_traverse = traverse_module, .m_clear = clear_module,
-    .m_free = free_module,
+    .m_traverse = traverse_module, .m_free = free_module,
 };
 
 PyMODINIT_FUNC PyInit__core(void) {

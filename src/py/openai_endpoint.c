@@ -600,17 +600,18 @@ static int take_type(PyObject *hooks, const char *name, PyTypeObject **out) {
 
 static PyObject *new_endpoint(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"peer", "name", "hooks", NULL};
+    arn_py_state *st = arn_py_state_of_type(type);
     PyObject *peer, *name, *hooks, *log = NULL;
     endpoint *self;
     int r;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!UO:OpenAIEndpoint", names, &PyType_Type,
-                                     &peer, &name, &hooks))
+    if (st == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!UO:OpenAIEndpoint", names,
+                                                   &PyType_Type, &peer, &name, &hooks))
         return NULL;
     self = (endpoint *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->st = arn_py_state_of_type(type);
+    self->st = arn_py_state_hold(st);
     self->vectorcall = vectorcall;
     self->peer = (PyTypeObject *)Py_NewRef(peer);
     self->name = Py_NewRef(name);
@@ -619,7 +620,7 @@ static PyObject *new_endpoint(PyTypeObject *type, PyObject *args, PyObject *kwar
     self->level = PyLong_FromLong(10);
     self->keys[0] = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
     self->keys[1] = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    r = self->st == NULL || self->level == NULL || self->keys[0] == NULL || self->keys[1] == NULL;
+    r = self->level == NULL || self->keys[0] == NULL || self->keys[1] == NULL;
     r = r || take_hook(hooks, "recipe_of", &self->recipe_of) < 0 ||
         take_hook(hooks, "prepare", &self->prepare) < 0 ||
         take_hook(hooks, "settle", &self->settle) < 0 ||
@@ -670,6 +671,7 @@ static int traverse_endpoint(PyObject *op, visitproc visit, void *arg) {
     endpoint *self = (endpoint *)op;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(self->st);
 #define XX(name) Py_VISIT(self->name);
     ENDPOINT_REFERENCES(XX)
 #undef XX
@@ -688,6 +690,7 @@ static int clear_endpoint(PyObject *op) {
 static void dealloc_endpoint(PyObject *op) {
     endpoint *self = (endpoint *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
 #define XX(name) Py_CLEAR(self->name);
@@ -699,6 +702,7 @@ static void dealloc_endpoint(PyObject *op) {
     Py_CLEAR(self->keys[1]);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static PyMemberDef endpoint_members[] = {

@@ -10,8 +10,8 @@
 
 typedef struct stream {
     PyObject_HEAD
-    arn_py_state *st;
-    PyObject *response; /* HttpResponse; NULL: __init__ was not called */
+    arn_py_state *st;   /* NULL, like the response: __init__ was not called */
+    PyObject *response; /* HttpResponse */
     PyObject *plan;     /* of an item */
     arn_http_batch *batch;
     size_t next; /* event of it */
@@ -289,19 +289,19 @@ static PyObject *close_method(PyObject *op, PyObject *ignored) {
 
 static int init_stream(PyObject *op, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"response", "plan", NULL};
+    arn_py_state *st = arn_py_state_of_type(Py_TYPE(op));
     stream *self = (stream *)op;
     PyObject *response, *plan;
 
-    self->st = arn_py_state_of_type(Py_TYPE(op));
-    if (self->st == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O:OpenAIStream", names,
-                                     self->st->http_response_type, &response, &plan))
+    if (st == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!O:OpenAIStream", names,
+                                                   st->http_response_type, &response, &plan))
         return -1;
     if (self->response != NULL || ((arn_py_http_response *)response)->op->stream == NULL) {
         PyErr_SetString(PyExc_ValueError,
                         "OpenAIStream takes an open response in mode HTTP_EVENTS");
         return -1;
     }
+    self->st = arn_py_state_hold(st);
     self->response = Py_NewRef(response);
     self->plan = Py_NewRef(plan);
     self->batch = op_of(self)->batch;
@@ -311,6 +311,7 @@ static int init_stream(PyObject *op, PyObject *args, PyObject *kwargs) {
 
 static int traverse_stream(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(((stream *)op)->st);
     Py_VISIT(((stream *)op)->response);
     Py_VISIT(((stream *)op)->plan);
     return 0;
@@ -319,6 +320,7 @@ static int traverse_stream(PyObject *op, visitproc visit, void *arg) {
 static void dealloc_stream(PyObject *op) {
     stream *self = (stream *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     drop_batch(self);
@@ -326,6 +328,7 @@ static void dealloc_stream(PyObject *op) {
     Py_CLEAR(self->plan);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 PyDoc_STRVAR(stream_doc, "OpenAIStream(response, plan)\n--\n\n"

@@ -8,7 +8,7 @@ arn_py_request *arn_py_request_new(arn_py_state *st, const arn_py_request_class 
     if (self == NULL)
         return NULL;
     memset((char *)self + sizeof(PyObject), 0, sizeof(*self) - sizeof(PyObject));
-    self->st = st;
+    self->st = arn_py_state_hold(st);
     self->cls = cls;
     PyObject_GC_Track(self);
     return self;
@@ -602,6 +602,7 @@ static int traverse_slot(PyObject *op, visitproc visit, void *arg) {
     arn_py_request *self = (arn_py_request *)op;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(self->st);
     Py_VISIT((PyObject *)self->port);
     Py_VISIT(self->result);
     Py_VISIT(self->error);
@@ -652,6 +653,7 @@ static void finalize_slot(PyObject *op) {
 static void dealloc_slot(PyObject *op) {
     arn_py_request *self = (arn_py_request *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     if (self->state == ARN_PY_NEW && PyObject_CallFinalizerFromDealloc(op) < 0)
         return;
@@ -664,6 +666,7 @@ static void dealloc_slot(PyObject *op) {
     clear_slot(op);
     PyObject_GC_Del(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static PyMethodDef request_methods[] = {

@@ -1,7 +1,6 @@
 /* state.h - the extension's module state and what its files share.
  *
- * Everything in src/py runs with the GIL held unless a comment says otherwise. Objects keep a
- * pointer to the module state; the types keep the module, and the objects keep their types.
+ * Everything in src/py runs with the GIL held unless a comment says otherwise.
  */
 #ifndef ARN_PY_STATE_H
 #define ARN_PY_STATE_H
@@ -13,7 +12,17 @@
 
 struct arn_py_loop_port;
 
+/* The state lies in the module and lives as long as it. An object that keeps a pointer to it holds
+ * the module for that: arn_py_state_hold() when it is made, ARN_PY_VISIT_STATE in tp_traverse,
+ * arn_py_state_release() at the very end of tp_dealloc, nothing in tp_clear. Its type does not do
+ * instead: when all is garbage together, as at the end of the interpreter, the collector clears
+ * types, which lets the module go, before the last of their objects is deallocated.
+ *
+ * For the same reason what is in the state stays whole to the last: the module has no m_clear. The
+ * cycles module -> state -> type -> module are broken by the types' own tp_clear. */
 typedef struct arn_py_state {
+    PyObject *module; /* borrowed: the state is part of it */
+
     PyTypeObject *request_type;
     PyTypeObject *loop_port_type;
     PyTypeObject *engine_type;
@@ -81,6 +90,24 @@ static inline arn_py_state *arn_py_state_of_type(PyTypeObject *type) {
     PyObject *module = PyType_GetModuleByDef(type, &arn_py_module);
     return module == NULL ? NULL : PyModule_GetState(module);
 }
+
+/* For an object that is going to keep it: with a reference on the module. */
+static inline arn_py_state *arn_py_state_hold(arn_py_state *st) {
+    Py_INCREF(st->module);
+    return st;
+}
+
+/* Gives that back; st may be NULL: the object was not finished. */
+static inline void arn_py_state_release(arn_py_state *st) {
+    if (st != NULL)
+        Py_DECREF(st->module);
+}
+
+#define ARN_PY_VISIT_STATE(st)                                                                     \
+    do {                                                                                           \
+        if ((st) != NULL)                                                                          \
+            Py_VISIT((st)->module);                                                                \
+    } while (0)
 
 /* The exception that is set, as a new reference, cleared; never NULL if one was set. */
 PyObject *arn_py_take_error(void);
