@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from arshai_native import _core
@@ -38,7 +38,23 @@ def show_url(url: str) -> str:
         return "(unreadable URL)"
 
 
-def timeouts(timeout: Any) -> dict[str, float | None]:
+class Timeouts(TypedDict):
+    """The engine's limits in seconds; None: no limit."""
+
+    connect_timeout: float | None
+    read_timeout: float | None
+    write_timeout: float | None
+    pool_timeout: float | None
+
+
+class RequestOptions(Timeouts):
+    """Arguments of the engine's request() that all requests of a client share."""
+
+    max_retries: int
+    retry_count_header: str
+
+
+def timeouts(timeout: Any) -> Timeouts:
     """
     The engine's four limits from seconds for each of them, None (no limit), DEFAULT (openai's:
     600, to connect 5) or an object with connect, read, write and pool, as httpx.Timeout is.
@@ -49,10 +65,12 @@ def timeouts(timeout: Any) -> dict[str, float | None]:
         limits = [timeout] * 4
     else:
         limits = [getattr(timeout, name) for name in ("connect", "read", "write", "pool")]
-    names = ("connect_timeout", "read_timeout", "write_timeout", "pool_timeout")
+    connect, read, write, pool = (None if value is None else float(value) for value in limits)
     return {
-        name: None if value is None else float(value)
-        for name, value in zip(names, limits, strict=True)
+        "connect_timeout": connect,
+        "read_timeout": read,
+        "write_timeout": write,
+        "pool_timeout": pool,
     }
 
 
@@ -156,7 +174,7 @@ class ApiClient:
             named[key_header[0]] = key_header[1] + api_key
         self._named = self._merged(named, headers)
         self.headers = _core.HttpHeaders(list(self._named.items()))
-        self._options = {
+        self._options: RequestOptions = {
             **self.timeouts,
             "max_retries": max_retries,
             "retry_count_header": RETRY_COUNT_HEADER,

@@ -137,6 +137,11 @@ def _literal(values: tuple[Any, ...]) -> Spec:
 # ---- models ----
 
 
+def _function(method: Any) -> Any:
+    """What a class method is made of; None if it is none."""
+    return getattr(method, "__func__", None)
+
+
 def _model(cls: type[_models.BaseModel]) -> Spec:
     fields = get_model_fields(cls)
     if not _constructs_plainly(cls, fields):
@@ -149,7 +154,7 @@ def _model(cls: type[_models.BaseModel]) -> Spec:
         key: (aliases.get(key, _NO_FIELD), key not in fields, key not in aliases)
         for key in (*aliases, *names)
     }
-    code = cls.construct.__func__.__code__
+    code = _function(cls.construct).__code__
     for key in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
         infos[key] = (_RESERVED, False, False)
     extra = _models._get_extra_fields_type(cls) if _types_extras(cls) else None
@@ -175,9 +180,8 @@ def _model(cls: type[_models.BaseModel]) -> Spec:
 
 def _constructs_plainly(cls: type[_models.BaseModel], fields: Mapping[str, FieldInfo]) -> bool:
     """Whether BaseModel.construct(), which C does, is what builds it."""
-    construct = getattr(cls.construct, "__func__", None)
     return (
-        construct is _models.BaseModel.construct.__func__
+        _function(cls.construct) is _function(_models.BaseModel.construct)
         and cls.__new__ is object.__new__
         and not getattr(cls, "__abstractmethods__", None)
         and not get_model_config(cls).get("populate_by_name")
@@ -215,7 +219,6 @@ def _validates_plainly(cls: type[_models.BaseModel]) -> bool:
     """Whether pydantic validates a mapping by its fields alone, and keeps extras as they are."""
     decorators = cls.__pydantic_decorators__
     config = get_model_config(cls)
-    schema = getattr(cls.__get_pydantic_core_schema__, "__func__", None)
     return (
         config.get("extra") == "allow"
         and set(config) <= _HARMLESS_CONFIG
@@ -223,7 +226,8 @@ def _validates_plainly(cls: type[_models.BaseModel]) -> bool:
         and cls.__pydantic_post_init__ is None  # private attributes are made there, too
         and cls.__init__ is pydantic.BaseModel.__init__
         and not cls.__pydantic_root_model__
-        and schema is pydantic.BaseModel.__get_pydantic_core_schema__.__func__
+        and _function(cls.__get_pydantic_core_schema__)
+        is _function(pydantic.BaseModel.__get_pydantic_core_schema__)
         and not (
             decorators.validators
             or decorators.field_validators

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from openai import APIConnectionError, APIError, APITimeoutError, AsyncStream
 from openai._streaming import ServerSentEvent
@@ -60,22 +60,24 @@ class NativeStream(_core.OpenAIStream, AsyncStream[_T], Generic[_T]):  # type: i
         self._parts = (call, body, reply)
         self._response: Any = None
 
-    @property
-    def response(self) -> Any:
-        response = self._response
-        if response is None:
-            call, body, reply = self._parts
-            request = request_of(call, body, reply.retries, reply.url)
-            response = self._response = response_of(reply, request, _Body(self))
-        return response
+    if not TYPE_CHECKING:  # type checkers see the SDK's attributes
 
-    @property
-    def _iterator(self) -> NativeStream[_T]:
-        return self
+        @property
+        def response(self) -> Any:
+            response = self._response
+            if response is None:
+                call, body, reply = self._parts
+                request = request_of(call, body, reply.retries, reply.url)
+                response = self._response = response_of(reply, request, _Body(self))
+            return response
 
-    @property
-    def _decoder(self) -> Any:
-        return self._client._make_sse_decoder()
+        @property
+        def _iterator(self) -> AsyncIterator[_T]:
+            return self
+
+        @property
+        def _decoder(self) -> Any:
+            return self._client._make_sse_decoder()
 
     async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
         while events := await self._read_events():

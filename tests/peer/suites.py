@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -45,8 +46,9 @@ def get_suite(build: Path, project: str, version: str, tests: str) -> Path:
             *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),
             *("--no-binary", project, "--dest", build, f"{project}=={version}"),
         )
-    with tarfile.open(archive) as tar:
-        tar.extractall(build, filter="data")
+    with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=build) as folder:
+        tar.extractall(folder, filter="data")
+        (Path(folder) / suite.name).rename(suite)  # all of it or nothing
     return suite
 
 

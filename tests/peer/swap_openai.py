@@ -4,24 +4,32 @@ A pytest plugin for the OpenAI SDK's own suite: `-p swap_openai`.
 Environment:
     PEER_CLASS      "native" puts arshai_native.openai's classes into the place of
                     openai.AsyncOpenAI and openai.AsyncAzureOpenAI; anything else leaves the SDK's.
-    PEER_RESULTS    file that gets a line of JSON, [test, outcome, message], for each test, and at
-                    the end one with the numbers of clients made and of those that are native.
+    PEER_RESULTS    file that gets a line of JSON for each test, [test, outcome, message]; before
+                    the first ["collected", number], and at the end ["clients", made, native,
+                    requests, in_c]: clients made, those without an http_client of their own, the
+                    requests of these and how many of them were made in C.
 
 Only tests of the asynchronous client are run: the others are the same with both.
 """
 
 import functools
 import inspect
+import logging
 import os
+import sys
 
 import openai
 import openai.lib.azure
 import outcomes
-import respxbridge
+
+IS_NATIVE = os.environ.get("PEER_CLASS") == "native"
 
 clients = {"made": 0, "native": 0}
+bridge = None
 
-if os.environ.get("PEER_CLASS") == "native":
+if IS_NATIVE:
+    import respxbridge
+
     import arshai_native.openai as native
 
     def counted(kind):
@@ -38,6 +46,7 @@ if os.environ.get("PEER_CLASS") == "native":
     counted(native.AsyncOpenAI)
     openai.AsyncOpenAI = openai.AsyncClient = native.AsyncOpenAI
     openai.AsyncAzureOpenAI = openai.lib.azure.AsyncAzureOpenAI = native.AsyncAzureOpenAI
+    bridge = respxbridge.Bridge()
 
 
 def is_async(item):
@@ -53,9 +62,32 @@ def pytest_collection_modifyitems(config, items):
     other = [item for item in items if not is_async(item)]
     items[:] = [item for item in items if is_async(item)]
     config.hook.pytest_deselected(items=other)
+    # 3.x's own clients would be given an http_client that is what they have anyway.
+    sys.modules["tests.conftest"].test_http_client = None
+
+
+def pytest_collection_finish(session):
+    writer = session.config.pluginmanager.get_plugin("peer-outcomes")
+    writer.write(["collected", len(session.items)])
+
+
+def pytest_runtest_setup(item):
+    # The suite's conftest asks for the SDK's debug lines, with which no call is made in C: they are
+    # for the tests that look at them.
+    wants_lines = "caplog" in item.fixturenames or "log" in item.nodeid.lower()
+    logging.getLogger("openai").setLevel(logging.DEBUG if wants_lines else logging.NOTSET)
 
 
 def pytest_configure(config):
-    outcomes.register(config, lambda: ["clients", clients["made"], clients["native"]])
-    if os.environ.get("PEER_CLASS") == "native":
-        config.pluginmanager.register(respxbridge.Bridge(config), "peer-respx")
+    outcomes.register(
+        config,
+        lambda: [
+            *("clients", clients["made"], clients["native"]),
+            *((bridge.requests, bridge.unmarked) if bridge else (0, 0)),
+        ],
+    )
+
+
+def pytest_unconfigure():
+    if bridge is not None:
+        bridge.close()
