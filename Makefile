@@ -178,7 +178,7 @@ peer-openai: $(BUILD)/.built $(BUILD)/.apt-test
 	@$(VENV)/bin/python tests/peer/run_openai.py $(PEER_ARGS)
 
 ## lint            formatting of C and Python, types of the stubs
-lint: $(BUILD)/.built
+lint: $(BUILD)/.built $(BUILD)/.test-deps
 	@tools/bootstrap.sh apt $(APT_LINT)
 	@$(VENV)/bin/python tools/extras.py lint >$(BUILD)/lint.txt
 	@$(PIP) install -r $(BUILD)/lint.txt

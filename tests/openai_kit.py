@@ -7,8 +7,10 @@ import struct
 import openai
 
 import arshai_native.openai as native
+from arshai_native import _core
 
 KEY = "sk-secret"
+HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def run(main, timeout=30):
@@ -26,6 +28,16 @@ def ours(server, **options):
 
 def theirs(server, **options):
     return openai.AsyncOpenAI(**{"api_key": KEY, "base_url": server.url, **options})
+
+
+def is_native(awaitable):
+    """Whether a call went the way through C; the call is dropped."""
+    awaitable.close()
+    return isinstance(awaitable, _core.Request)
+
+
+def goes_natively(client):
+    return is_native(client.chat.completions.create(**HELLO))
 
 
 def both(server, call, make=(theirs, ours), **options):

@@ -44,8 +44,7 @@ def arshai():
     level = logging.getLogger().level
     from arshai.agents.hub.working_memory import WorkingMemoryAgent
 
-    # Importing it has everything logged: to the OpenAI clients that is a debugging session, in
-    # which they leave their calls to the SDK. Other tests must not meet that.
+    # Importing it has everything logged. Other tests must not meet that.
     logging.getLogger().setLevel(level)
     from arshai.core.interfaces import imemorymanager
     from arshai.core.interfaces.iagent import IAgentInput

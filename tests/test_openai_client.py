@@ -19,11 +19,13 @@ import pytest
 from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import (
     COMPLETION,
+    HELLO,
     KEY,
     assert_same_outcome,
     assert_same_requests,
     both,
     embeddings,
+    goes_natively,
     ours,
     run,
 )
@@ -34,19 +36,6 @@ import arshai_native.openai as native
 from arshai_native import _core
 from arshai_native.openai import NativeHttpClient, _calls
 from arshai_native.openai._sdk import MAJOR, base, httpx
-
-HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-
-
-def is_native(awaitable):
-    """Whether a call went the way through C; the call is dropped."""
-    awaitable.close()
-    return isinstance(awaitable, _core.Request)
-
-
-def goes_natively(client):
-    return is_native(client.chat.completions.create(**HELLO))
-
 
 # ---- the surface ----
 
@@ -749,6 +738,29 @@ def test_pool_timeout(server):
             await client.chat.completions.create(**HELLO)
         assert type(raised.value.__cause__).__name__ == "PoolTimeout"
         first.cancel()
+        await client.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_failed_attempts_hold_no_connection(server, is_silent):
+    """As the SDK's own tests, which count the requests in httpx's pool."""
+
+    async def main():
+        http = NativeHttpClient(max_connections=1)
+        client = ours(server, http_client=http, max_retries=2, timeout=httpx.Timeout(20, pool=5))
+        hurried = client.with_options(timeout=httpx.Timeout(20, read=0.2)) if is_silent else client
+        # More than is taken of a reply that nobody reads: it has to be given up.
+        failing = Reply(b" " * 2**21, 500, {"retry-after-ms": "1"})
+        if is_silent:
+            failing = Reply(delay=5)
+        server.script[:] = [failing] * 3 + [document(COMPLETION)]
+        with pytest.raises(openai.APITimeoutError if is_silent else openai.InternalServerError):
+            create = hurried.chat.completions.with_streaming_response.create
+            await create(**HELLO).__aenter__()
+        assert len(server.requests) == 3
+        assert (await client.chat.completions.create(**HELLO)).id == COMPLETION["id"]
         await client.close()
 
     run(main)

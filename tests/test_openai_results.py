@@ -12,6 +12,7 @@ import pytest
 from openai_fixtures import clean_environment, module_server, server  # noqa: F401
 from openai_kit import (
     COMPLETION,
+    HELLO,
     assert_same_outcome,
     assert_same_requests,
     both,
@@ -24,8 +25,6 @@ from openai_server import Reply, document
 
 from arshai_native import _core
 from arshai_native.openai import _calls
-
-HELLO = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 async def chat(client):

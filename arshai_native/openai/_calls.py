@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import types
 from collections.abc import Callable, Coroutine
@@ -148,8 +149,8 @@ def _sent_by(peer: type, function: Callable[..., Any], arguments: dict[str, Any]
     async def post(path: str, **options: Any) -> None:
         sent.update(options, path=path)
 
-    resource = object.__new__(peer)
-    resource._post = post  # type: ignore[attr-defined]
+    resource: Any = object.__new__(peer)
+    resource._post = post
     drive(function(resource, **arguments))
     return sent
 
@@ -171,6 +172,30 @@ def recipe_of(peer: type, name: str) -> Recipe | None:
 
 
 # ---- a client's requests ----
+
+
+# The level of the SDK's lines that only its own path writes. What is there at INFO, retries, calls
+# in C tell of themselves; but who sets OPENAI_LOG wants the SDK's words.
+LOG_LEVEL = logging.INFO if os.environ.get("OPENAI_LOG") == "info" else logging.DEBUG
+
+
+def wants_log() -> bool:
+    """
+    Whether somebody has asked for those lines: has set the level of one of the SDK's loggers, as
+    OPENAI_LOG does, or that of the root logger, for the lines of the whole program.
+
+    NOTSET of the root logger is nobody's wish and counts as WARNING, which it begins with: a
+    library that directs all logging elsewhere leaves it so.
+    """
+    logger: logging.Logger = base.log
+    while logger.level == logging.NOTSET and logger.parent is not None:
+        logger = logger.parent
+    return logging.NOTSET < logger.level <= LOG_LEVEL
+
+
+def retried(call: _core.OpenAICall, retries: int) -> None:
+    """Tells of a request that took more than one attempt, when it is over."""
+    base.log.info("Request to %s was retried %d times", call.options.url, retries)
 
 
 @functools.cache

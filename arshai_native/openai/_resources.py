@@ -38,6 +38,9 @@ class _Hooks:
     """What an Endpoint asks Python for."""
 
     log = base.log
+    log_level = _calls.LOG_LEVEL
+    wants_log = staticmethod(_calls.wants_log)
+    retried = staticmethod(_calls.retried)
     omit = openai.Omit
     not_given = openai.NotGiven
     http_type = NativeHttpClient

@@ -33,7 +33,7 @@ typedef struct endpoint {
     PyObject *name;                                                 /* of its method, interned */
     PyObject *recipe_of, *prepare, *settle, *failure, *open_stream; /* Python's part */
     PyObject *is_enabled_for;                                       /* of the SDK's logger */
-    PyObject *level;                                                /* logging.DEBUG */
+    PyObject *level, *wants_log, *retried;                          /* about its lines */
     PyTypeObject *omit, *not_given;
     PyTypeObject *http_type;
     PyObject *keys[2]; /* of the plainest calls in a client's `calls`: a format was named, or not */
@@ -67,6 +67,20 @@ static int posts_itself(endpoint *self, PyObject *resource, arn_py_openai_client
         PyErr_Clear();
     Py_XDECREF(post);
     return itself;
+}
+
+/* Whether the SDK's log lines are asked for, which only its own path writes. Usually its logger
+ * alone can tell. -1 with an exception set. */
+static int is_logged(endpoint *self) {
+    PyObject *answer = PyObject_CallOneArg(self->is_enabled_for, self->level);
+    int r = answer == NULL ? -1 : PyObject_IsTrue(answer);
+
+    if (r > 0) {
+        Py_SETREF(answer, PyObject_CallNoArgs(self->wants_log));
+        r = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    }
+    Py_XDECREF(answer);
+    return r;
 }
 
 /* ---- the recipe ---- */
@@ -424,11 +438,11 @@ static PyObject *new_request(endpoint *self, arn_py_openai_client *client, arn_p
 /* 1 with the awaitable in *out; 0 when the SDK is to take the call; -1 with an exception set. */
 static int call_natively(endpoint *self, PyObject *resource, PyObject *const *values,
                          PyObject *names, PyObject **out) {
-    PyObject *object = NULL, *call = NULL, *debug;
+    PyObject *object = NULL, *call = NULL;
     arn_py_openai_client *client;
     arn_buf body = ARN_BUF_INIT;
     arguments a;
-    int r = ready(self);
+    int logged, r = ready(self);
 
     if (r > 0)
         r = sort_arguments(self, values, names, &a);
@@ -443,11 +457,11 @@ static int call_natively(endpoint *self, PyObject *resource, PyObject *const *va
     }
     client = (arn_py_openai_client *)object;
     r = -1;
-    debug = PyObject_CallOneArg(self->is_enabled_for, self->level);
-    if (debug == NULL || arn_py_openai_refresh(self->st, client, self->http_type) < 0)
+    logged = is_logged(self);
+    if (logged < 0 || arn_py_openai_refresh(self->st, client, self->http_type) < 0)
         goto done;
     r = 0;
-    if (debug != Py_False || !posts_itself(self, resource, client))
+    if (logged || !posts_itself(self, resource, client))
         goto done;
     call = call_of(self, client, &a);
     if (call == NULL || call == Py_None ||
@@ -465,7 +479,6 @@ static int call_natively(endpoint *self, PyObject *resource, PyObject *const *va
     }
 
 done:
-    Py_XDECREF(debug);
     Py_XDECREF(call);
     Py_DECREF(object);
     return r;
@@ -549,6 +562,13 @@ static PyObject *model_of(endpoint *self, const arn_http_op *op) {
     return model;
 }
 
+static int tell_retries(endpoint *self, PyObject *call, unsigned retries) {
+    PyObject *r = PyObject_CallFunction(self->retried, "OI", call, retries);
+
+    Py_XDECREF(r);
+    return r == NULL ? -1 : 0;
+}
+
 static PyObject *convert(arn_py_request *req, arn_op *base, double *again) {
     arn_http_op *op = ARN_CONTAINER_OF(base, arn_http_op, base);
     endpoint *self = (endpoint *)req->reply_callback;
@@ -556,6 +576,8 @@ static PyObject *convert(arn_py_request *req, arn_op *base, double *again) {
     int is_ok = base->status == ARN_OK && op->reply.status >= 200 && op->reply.status < 300;
 
     (void)again;
+    if (op->reply.retries > 0 && tell_retries(self, req->reply_options, op->reply.retries) < 0)
+        return NULL;
     if (is_ok && self->plan != Py_None && op->options.mode <= ARN_HTTP_EMBEDDINGS &&
         op->reply.json == 0 && base->value.kind == ARN_MAP &&
         (op->options.mode != ARN_HTTP_EMBEDDINGS || has_vectors(&base->value)))
@@ -617,15 +639,17 @@ static PyObject *new_endpoint(PyTypeObject *type, PyObject *args, PyObject *kwar
     self->name = Py_NewRef(name);
     PyUnicode_InternInPlace(&self->name);
     self->recipe = Py_NewRef(Py_None);
-    self->level = PyLong_FromLong(10);
     self->keys[0] = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
     self->keys[1] = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    r = self->level == NULL || self->keys[0] == NULL || self->keys[1] == NULL;
+    r = self->keys[0] == NULL || self->keys[1] == NULL;
     r = r || take_hook(hooks, "recipe_of", &self->recipe_of) < 0 ||
         take_hook(hooks, "prepare", &self->prepare) < 0 ||
         take_hook(hooks, "settle", &self->settle) < 0 ||
         take_hook(hooks, "failure", &self->failure) < 0 ||
         take_hook(hooks, "open_stream", &self->open_stream) < 0 ||
+        take_hook(hooks, "log_level", &self->level) < 0 ||
+        take_hook(hooks, "wants_log", &self->wants_log) < 0 ||
+        take_hook(hooks, "retried", &self->retried) < 0 ||
         take_type(hooks, "omit", &self->omit) < 0 ||
         take_type(hooks, "not_given", &self->not_given) < 0 ||
         take_type(hooks, "http_type", &self->http_type) < 0 || take_hook(hooks, "log", &log) < 0;
@@ -659,6 +683,8 @@ static PyObject *repr_endpoint(PyObject *op) {
     XX(failure)                                                                                    \
     XX(open_stream)                                                                                \
     XX(is_enabled_for)                                                                             \
+    XX(wants_log)                                                                                  \
+    XX(retried)                                                                                    \
     XX(omit)                                                                                       \
     XX(not_given)                                                                                  \
     XX(http_type)                                                                                  \
