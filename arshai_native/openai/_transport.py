@@ -133,6 +133,8 @@ class NativeTransport(httpx.AsyncBaseTransport):  # type: ignore[misc]
             )
         except _core.HttpError as error:
             raise error_of(error, request) from error
+        except ValueError as error:  # a header that cannot be sent
+            raise httpx.LocalProtocolError(str(error), request=request) from error
         return httpx.Response(
             response.status,
             headers=response.headers,
