@@ -7,7 +7,8 @@
  *
  * Threads, in one sentence each:
  *   caller thread  makes an op, submits it, takes it back from the port and frees it;
- *   io thread      touches the op between those two moments, and nothing else does.
+ *   io thread      touches the op between those two moments, and nothing else does;
+ *   worker         the same for an op that blocks (a file's): those never see the io thread.
  * Exceptions are named at the functions: arn_op_cancel() and the reference counts are atomic.
  */
 #ifndef ARN_H
@@ -19,5 +20,6 @@
 #include "io/op.h"
 #include "io/port.h"
 #include "io/runtime.h"
+#include "io/workers.h"
 
 #endif /* ARN_H */

@@ -245,9 +245,7 @@ static int has_descriptors(void) {
     return r == 0;
 }
 
-/* The thread takes no signal: they belong to the program's own threads, which may block some and
- * wait for them, and a write to a connection that has ended must fail, not end the process. */
-static int start_thread(arn_runtime *rt) {
+int arn__thread_start(uv_thread_t *thread, void (*main)(void *), void *arg) {
     static const int own_fault[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
     sigset_t blocked, before;
     size_t i;
@@ -257,7 +255,7 @@ static int start_thread(arn_runtime *rt) {
     for (i = 0; i < sizeof(own_fault) / sizeof(own_fault[0]); i++)
         sigdelset(&blocked, own_fault[i]);
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
-    r = uv_thread_create(&rt->thread, thread_main, rt);
+    r = uv_thread_create(thread, main, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return r;
 }
@@ -299,7 +297,7 @@ static arn_runtime *start(int *status) {
     uv_prepare_start(&rt->before_sleep, on_before_sleep);
     uv_check_init(&rt->loop, &rt->after_sleep);
     uv_check_start(&rt->after_sleep, on_after_sleep);
-    r = start_thread(rt);
+    r = arn__thread_start(&rt->thread, thread_main, rt);
     if (r != 0) {
         *status = from_system(-r);
         goto fail_thread;

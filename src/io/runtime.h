@@ -46,6 +46,11 @@ int arn_runtime_on_io_thread(void);
  * Waits at most timeout_ms for it. 0, or ARN_ETIMEDOUT (the thread is then left behind). */
 int arn_runtime_stop(int timeout_ms);
 
+/* Any thread. A thread that takes no signal: they belong to the program's own threads, which may
+ * block some and wait for them, and a write to a connection that has ended must fail, not end the
+ * process. 0 or a UV_E* code. */
+int arn__thread_start(uv_thread_t *thread, void (*main)(void *), void *arg);
+
 /* ---- for code that runs on the io thread ---- */
 
 uv_loop_t *arn__runtime_loop(arn_runtime *rt);

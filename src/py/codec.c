@@ -407,7 +407,8 @@ static _Atomic(released *) released_objects;
 void arn_py_release_anywhere(void *object) {
     released *node;
 
-    if (!arn_runtime_on_io_thread()) { /* all others work with the GIL held */
+    if (!arn_runtime_on_io_thread() &&
+        !arn_workers_on_worker()) { /* all others work with the GIL held */
         Py_DECREF((PyObject *)object);
         return;
     }

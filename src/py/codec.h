@@ -57,8 +57,8 @@ int arn_py_args_name(arn_py_args *a, PyObject *name);
 /* All as a tuple from which the same command can be packed later. */
 PyObject *arn_py_args_tuple(const arn_py_args *a);
 
-/* Drops a reference on any thread: on the io thread, which never holds the GIL, when
- * arn_py_release_pending() is next called. For memory that the io thread may let go last. */
+/* Drops a reference on any thread: on the io thread, which never holds the GIL, or on a worker when
+ * arn_py_release_pending() is next called. For memory that these may let go last. */
 void arn_py_release_anywhere(void *object);
 void arn_py_release_pending(void);
 

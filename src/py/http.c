@@ -369,8 +369,9 @@ static PyObject *convert_response(arn_py_request *req, arn_op *base, double *aga
     return arn_py_http_response_new(req->st, req->client, op);
 }
 
-static const arn_py_request_class response_class = {
-    "HttpClient.request", NULL, convert_response, arn_py_http_submitting, NULL, NULL, NULL};
+static const arn_py_request_class response_class = {.qualname = "HttpClient.request",
+                                                    .convert = convert_response,
+                                                    .submitting = arn_py_http_submitting};
 
 arn_http_op *arn_py_http_op(arn_py_http_client *self, const char *method, const char *url,
                             size_t url_len, arn_http_headers *headers,

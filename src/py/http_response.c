@@ -363,9 +363,11 @@ static int read_at_once(arn_py_request *req, PyObject **result) {
     return 1;
 }
 
-static const arn_py_request_class read_class = {
-    "HttpResponse.read", make_read, convert_read, arn_py_http_submitting_read, NULL, NULL,
-    read_at_once};
+static const arn_py_request_class read_class = {.qualname = "HttpResponse.read",
+                                                .make_op = make_read,
+                                                .convert = convert_read,
+                                                .submitting = arn_py_http_submitting_read,
+                                                .at_once = read_at_once};
 
 static PyObject *read_next(arn_py_http_response *self) {
     arn_py_request *req = arn_py_request_new(self->st, &read_class);

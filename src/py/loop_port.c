@@ -128,6 +128,12 @@ static PyObject *running_note(const arn_py_state *st) {
 }
 #endif
 
+void arn_py_port_adopt_job(arn_py_loop_port *self, arn_op *op, PyObject *owner) {
+    arn_op_set_port(op, self->port);
+    op->owner = owner;
+    arn_queue_push(&self->jobs, &op->live);
+}
+
 void arn_py_port_begin(arn_py_loop_port *self) {
     arn_py_port_is_nested(self);
     if (self->draining++ > 0)
@@ -299,6 +305,7 @@ static int clear_port(PyObject *op) {
         owners = PyList_New(0);
         if (usable)
             flush_pending(self);
+        arn_queue_append(&self->live, &self->jobs);
         while (!arn_queue_empty(&self->live)) {
             arn_op *under_way = ARN_CONTAINER_OF(self->live.next, arn_op, live);
             PyObject *owner = under_way->owner;
@@ -329,14 +336,18 @@ static int clear_port(PyObject *op) {
 
 static int traverse_port(PyObject *op, visitproc visit, void *arg) {
     arn_py_loop_port *self = (arn_py_loop_port *)op;
+    arn_queue *lists[] = {&self->live, &self->jobs};
     arn_queue *node;
+    size_t i;
 
     Py_VISIT(Py_TYPE(op));
     ARN_PY_VISIT_STATE(self->st);
     Py_VISIT(self->loop);
-    for (node = self->live.next; node != NULL && node != &self->live; node = node->next) {
-        arn_op *under_way = ARN_CONTAINER_OF(node, arn_op, live);
-        Py_VISIT((PyObject *)under_way->owner);
+    for (i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        for (node = lists[i]->next; node != NULL && node != lists[i]; node = node->next) {
+            arn_op *under_way = ARN_CONTAINER_OF(node, arn_op, live);
+            Py_VISIT((PyObject *)under_way->owner);
+        }
     }
     return 0;
 }
@@ -421,6 +432,7 @@ static arn_py_loop_port *make_port(arn_py_state *st, arn_runtime *rt, PyObject *
     if (self == NULL)
         return NULL;
     arn_queue_init(&self->live);
+    arn_queue_init(&self->jobs);
     self->st = arn_py_state_hold(st);
     self->rt = rt;
     self->generation = arn_runtime_generation();

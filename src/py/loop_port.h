@@ -15,6 +15,7 @@ typedef struct arn_py_loop_port {
     arn_port *port;
     PyObject *loop;
     arn_queue live;   /* ops submitted and not yet taken; op->owner is a Request, owned */
+    arn_queue jobs;   /* likewise, with the workers */
     arn_msg *pending; /* ops of this tick, not yet with the io thread */
     arn_msg *pending_last;
     unsigned pending_count;
@@ -56,6 +57,9 @@ void arn_py_flush_ports(arn_py_state *st);
 /* For an op that is under way by other means than the io thread: it is live, with its owner, until
  * arn_py_port_complete(). */
 void arn_py_port_adopt(arn_py_loop_port *self, arn_op *op, PyObject *owner);
+
+/* For an op that goes to the workers: its results come to this port. */
+void arn_py_port_adopt_job(arn_py_loop_port *self, arn_op *op, PyObject *owner);
 
 /* Whether the loop may run inside itself (nest_asyncio, as in notebooks). Then no task may be run
  * from within a reader callback: the loop could not enter that callback's context once more. */

@@ -50,17 +50,19 @@ void arn_py_ignore_error(void) {
     }
 }
 
-PyDoc_STRVAR(shutdown_doc,
-             "_shutdown(timeout=2.0, at_exit=False)\n--\n\n"
-             "Stop the io thread. Commands under way fail, or with at_exit are never\n"
-             "heard of again. A later command starts a new thread.\n\n"
-             "timeout: seconds to wait for the thread. Returns whether it ended; in a\n"
-             "subinterpreter nothing is done.");
+PyDoc_STRVAR(
+    shutdown_doc,
+    "_shutdown(timeout=2.0, at_exit=False)\n--\n\n"
+    "Stop the io thread and the workers. Commands under way fail, or with at_exit are never\n"
+    "heard of again. A later command starts a new thread.\n\n"
+    "timeout: seconds to wait for the threads. Returns whether they ended; in a\n"
+    "subinterpreter nothing is done.");
 
 static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
     double timeout = 2.0;
     int at_exit = 0;
-    int r;
+    int r, workers;
+    uint64_t until, now;
 
     if (!PyArg_ParseTuple(args, "|dp:_shutdown", &timeout, &at_exit))
         return NULL;
@@ -74,9 +76,12 @@ static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
     if (at_exit)
         arn_py_abandon_ports(arn_py_state_of(module));
     Py_BEGIN_ALLOW_THREADS
-    r = arn_runtime_stop((int)(timeout * 1000));
+    until = uv_hrtime() + (uint64_t)(timeout * 1e9);
+    workers = arn_workers_stop((int)(timeout * 1000));
+    now = uv_hrtime();
+    r = arn_runtime_stop(now < until ? (int)((until - now) / 1000000u) : 0);
     Py_END_ALLOW_THREADS
-    return PyBool_FromLong(r == ARN_OK);
+    return PyBool_FromLong(r == ARN_OK && workers == ARN_OK);
 }
 
 static PyMethodDef methods[] = {
@@ -173,7 +178,7 @@ static int exec_module(PyObject *module) {
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
         arn_py_init_http_vectors(module, st) < 0 || arn_py_init_ready(module, st) < 0 ||
         arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
-        arn_py_init_openai_stream(module, st) < 0)
+        arn_py_init_openai_stream(module, st) < 0 || arn_py_init_blocking(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;

@@ -396,7 +396,7 @@ static PyObject *call_of(endpoint *self, arn_py_openai_client *client, const arg
 static PyObject *convert(arn_py_request *req, arn_op *op, double *again);
 
 static const arn_py_request_class call_class = {
-    "AsyncOpenAI.request", NULL, convert, arn_py_http_submitting, NULL, NULL, NULL};
+    .qualname = "AsyncOpenAI.request", .convert = convert, .submitting = arn_py_http_submitting};
 
 static arn_http_mode mode_of(const endpoint *self, const arguments *a) {
     if (a->is_stream)

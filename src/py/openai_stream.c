@@ -168,20 +168,14 @@ static arn_op *make_read(arn_py_request *req) {
 static PyObject *convert_item(arn_py_request *req, arn_op *base, double *again);
 static PyObject *convert_events(arn_py_request *req, arn_op *base, double *again);
 
-static const arn_py_request_class item_class = {"AsyncStream.__anext__",
-                                                make_read,
-                                                convert_item,
-                                                arn_py_http_submitting_read,
-                                                NULL,
-                                                NULL,
-                                                NULL};
-static const arn_py_request_class events_class = {"AsyncStream._iter_events",
-                                                  make_read,
-                                                  convert_events,
-                                                  arn_py_http_submitting_read,
-                                                  NULL,
-                                                  NULL,
-                                                  NULL};
+static const arn_py_request_class item_class = {.qualname = "AsyncStream.__anext__",
+                                                .make_op = make_read,
+                                                .convert = convert_item,
+                                                .submitting = arn_py_http_submitting_read};
+static const arn_py_request_class events_class = {.qualname = "AsyncStream._iter_events",
+                                                  .make_op = make_read,
+                                                  .convert = convert_events,
+                                                  .submitting = arn_py_http_submitting_read};
 
 static arn_py_request *new_read(stream *self, const arn_py_request_class *cls) {
     arn_py_request *req = arn_py_http_read((arn_py_http_response *)self->response, cls);

@@ -19,12 +19,20 @@ static PyObject *convert_express(arn_py_request *req, arn_op *op, double *again)
 
 static size_t submitting(arn_op *op);
 
-static const arn_py_request_class command_class = {
-    "Redis.execute_command", make_op, convert, submitting, send_alone, forget, NULL};
-static const arn_py_request_class lease_class = {
-    "RedisEngine.session", make_lease_op, convert_lease, submitting, NULL, NULL, NULL};
-static const arn_py_request_class express_class = {
-    "RedisEngine.express", make_express_op, convert_express, submitting, NULL, NULL, NULL};
+static const arn_py_request_class command_class = {.qualname = "Redis.execute_command",
+                                                   .make_op = make_op,
+                                                   .convert = convert,
+                                                   .submitting = submitting,
+                                                   .send_alone = send_alone,
+                                                   .forget = forget};
+static const arn_py_request_class lease_class = {.qualname = "RedisEngine.session",
+                                                 .make_op = make_lease_op,
+                                                 .convert = convert_lease,
+                                                 .submitting = submitting};
+static const arn_py_request_class express_class = {.qualname = "RedisEngine.express",
+                                                   .make_op = make_express_op,
+                                                   .convert = convert_express,
+                                                   .submitting = submitting};
 
 int arn_py_target_of(arn_py_state *st, PyObject *object, arn_py_target *target) {
     if (Py_IS_TYPE(object, st->engine_type)) {

@@ -124,8 +124,11 @@ static int submit(arn_py_request *self) {
         arn_op_unref(op);
         return 0;
     }
-    if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
-        self->cls->send_alone(self, op))
+    if (self->cls->send != NULL) {
+        arn_py_port_adopt_job(self->port, op, Py_NewRef((PyObject *)self));
+        self->cls->send(self, op);
+    } else if (self->cls->send_alone != NULL && arn_queue_empty(&self->port->live) &&
+               self->cls->send_alone(self, op))
         arn_py_port_adopt(self->port, op, Py_NewRef((PyObject *)self));
     else
         arn_py_port_submit(self->port, op, self->cls->submitting(op), Py_NewRef((PyObject *)self));
@@ -148,8 +151,10 @@ int arn_py_request_start(arn_py_request *self, arn_py_loop_port *port) {
 }
 
 static void take_back(arn_py_request *self, arn_op *op) {
-    if ((self->cls->forget == NULL || !self->cls->forget(self, op)) &&
-        arn_runtime_current() == self->rt)
+    if (self->cls->send != NULL)
+        atomic_store_explicit(&op->cancelled, 1, memory_order_release);
+    else if ((self->cls->forget == NULL || !self->cls->forget(self, op)) &&
+             arn_runtime_current() == self->rt)
         arn_op_cancel(self->rt, op);
 }
 
@@ -161,6 +166,10 @@ static void forget_op(arn_py_request *self) {
     self->op = NULL;
     if (self->state == ARN_PY_NEW) {
         arn_op_unref(op);
+        return;
+    }
+    if (self->cls->late != NULL) { /* it goes on owning the op */
+        take_back(self, op);
         return;
     }
     op->owner = NULL;
@@ -191,8 +200,11 @@ int arn_py_request_complete(arn_py_request *self, arn_op *op) {
     PyObject *result;
 
     self->op = NULL;
-    if (self->state != ARN_PY_WAITING)
+    if (self->state != ARN_PY_WAITING) {
+        if (self->cls->late != NULL)
+            self->cls->late(self, op);
         return 0;
+    }
     result = self->cls->convert(self, op, &again);
     if (self->state != ARN_PY_WAITING) {
         /* The conversion ran Python code, which cancelled it; whoever waits knows already. */

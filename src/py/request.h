@@ -30,6 +30,11 @@ typedef struct arn_py_request_class {
     int (*send_alone)(arn_py_request *req, arn_op *op);
     /* May be NULL. The request no longer wants the op: 1 if the io thread need not know. */
     int (*forget)(arn_py_request *req, arn_op *op);
+    /* May be NULL. The op goes to the workers, not to the io thread: this hands it over. */
+    void (*send)(arn_py_request *req, arn_op *op);
+    /* May be NULL, for ops with `send`. The op of a request that was cancelled has come to its end
+     * all the same. */
+    void (*late)(arn_py_request *req, arn_op *op);
     /* May be NULL. At the first await, before an op is made: 1 if the outcome is there, in *result
      * or, NULL, as the exception that is set. */
     int (*at_once)(arn_py_request *req, PyObject **result);

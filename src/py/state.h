@@ -77,6 +77,7 @@ int arn_py_init_http(PyObject *module, arn_py_state *st);
 int arn_py_init_http_response(PyObject *module, arn_py_state *st);
 int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_ready(PyObject *module, arn_py_state *st);
+int arn_py_init_blocking(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
