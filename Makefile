@@ -9,14 +9,15 @@ BUILD := build
 VENV := .venv
 CC ?= cc
 CFLAGS_C := -std=gnu11 -Iinclude -Isrc -Wall -Wextra -Werror -g -pthread
+PKGS := libuv hiredis libcurl libnghttp2 openssl
 FUZZ_SECONDS ?= 60
 # Seconds; a test that hangs is ended and named.
 TEST_TIMEOUT ?= 2400
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check -q
 
 APT_BUILD := build-essential pkg-config python3-dev python3-venv libuv1-dev libhiredis-dev \
-	libcurl4-openssl-dev
-APT_TEST := redis-server libcmocka-dev nginx openssl
+	libcurl4-openssl-dev libnghttp2-dev libssl-dev
+APT_TEST := redis-server libcmocka-dev nginx openssl nghttp2-server
 # Only where there is no npm from elsewhere.
 APT_PEER := $(if $(shell command -v npm),,npm)
 APT_FUZZ := clang libclang-rt-14-dev
@@ -101,7 +102,7 @@ $(BUILD)/$(1)/libarn_core.a: $(addprefix $(BUILD)/$(1)/,$(CORE_OBJECTS))
 
 $(BUILD)/$(1)/test_%: tests/c/test_%.c $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a
 	@$(CC) $(CFLAGS_C) $(2) -Itests/c $$< $(C_SUPPORT) $(BUILD)/$(1)/libarn_core.a \
-		$$$$(pkg-config --libs libuv hiredis libcurl cmocka) -o $$@
+		$$$$(pkg-config --libs $(PKGS) cmocka) -o $$@
 
 .PHONY: run-$(1)
 run-$(1): $(BUILD)/.apt-test
@@ -151,7 +152,7 @@ fuzz: $(BUILD)/.apt-build
 	@for t in tests/fuzz/fuzz_*.c; do name=$$(basename $$t .c); printf '==> %s\n' $$name; \
 		mkdir -p $(BUILD)/fuzz/$$name.corpus; \
 		clang -g -O1 -std=gnu11 -Iinclude -Isrc -fsanitize=fuzzer,address,undefined \
-			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs libuv hiredis libcurl) -lpthread \
+			$$t $$(python3 tools/sources.py core) $$(pkg-config --libs $(PKGS)) -lpthread \
 			-o $(BUILD)/fuzz/$$name; \
 		$(BUILD)/fuzz/$$name -artifact_prefix=$(BUILD)/fuzz/ -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
 			$(BUILD)/fuzz/$$name.corpus; done

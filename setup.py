@@ -20,13 +20,15 @@ import sources  # noqa: E402  (the one list of sources, shared with the Makefile
 
 APT = (
     "apt-get install build-essential pkg-config python3-dev "
-    "libuv1-dev libhiredis-dev libcurl4-openssl-dev"
+    "libuv1-dev libhiredis-dev libcurl4-openssl-dev libnghttp2-dev libssl-dev"
 )
 # pkg-config name, least version (Debian 12's), what it is
 LIBRARIES = [
     ("libuv", "1.44", "libuv"),
     ("hiredis", "0.14", "hiredis"),
     ("libcurl", "7.86", "libcurl"),
+    ("libnghttp2", "1.52", "nghttp2"),
+    ("openssl", "3.0", "OpenSSL"),
 ]
 
 

@@ -107,6 +107,52 @@ class HttpError(Exception):
     kind: str
 
 @final
+class GrpcError(Exception):
+    code: int
+    details: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+
+_Metadata = Iterable[tuple[str, str | bytes]]
+
+class GrpcChannel:
+    def __init__(
+        self,
+        host: str | None = None,
+        port: int = 0,
+        path: str | None = None,
+        *,
+        authority: str | None = None,
+        tls: dict[str, Any] | None = None,
+        metadata: _Metadata = (),
+        user_agent: str | None = None,
+        max_receive: int = -1,
+        connect_timeout: float | None = 20.0,
+        keepalive: float | None = 10.0,
+        keepalive_timeout: float | None = 5.0,
+        max_connections: int = 4,
+    ) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def unary(
+        self,
+        method: str,
+        message: bytes | bytearray | memoryview,
+        timeout: float | None = None,
+        metadata: _Metadata = (),
+        wait_for_ready: bool = False,
+    ) -> Awaitable[bytes]: ...
+    def unary_sync(
+        self,
+        method: str,
+        message: bytes | bytearray | memoryview,
+        timeout: float | None = None,
+        metadata: _Metadata = (),
+        wait_for_ready: bool = False,
+    ) -> bytes: ...
+    def ready(self, timeout: float | None = None) -> Awaitable[None]: ...
+    def ready_sync(self, timeout: float | None = None) -> None: ...
+    def close(self) -> None: ...
+
 class HttpHeaders:
     def __new__(cls, headers: Iterable[tuple[str | bytes, str | bytes]]) -> HttpHeaders: ...
 

@@ -34,6 +34,8 @@ LIBRARIES = {
     "structmember.h": {"py"},
     "hiredis": {"redis"},
     "curl": {"http"},
+    "nghttp2": {"grpc"},
+    "openssl": {"io"},
     "uv.h": ROOMS - {"base", "py"},
 }
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE_ROOMS = ("base", "io", "redis", "http")
+CORE_ROOMS = ("base", "io", "redis", "http", "grpc")
 
 
 def _glob(pattern: str) -> list[str]:

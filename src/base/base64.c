@@ -60,3 +60,22 @@ int arn_base64_decode(const char *text, size_t len, void *out, size_t *out_len) 
     *out_len = (size_t)(to - (unsigned char *)out);
     return 0;
 }
+
+void arn_base64_encode(const void *bytes, size_t len, char *out) {
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *p = bytes;
+
+    while (len > 0) {
+        size_t n = len < 3 ? len : 3;
+        uint32_t v = (uint32_t)p[0] << 16;
+        size_t i;
+
+        v |= n > 1 ? (uint32_t)p[1] << 8 : 0;
+        v |= n > 2 ? p[2] : 0;
+        for (i = 0; i <= n; i++)
+            *out++ = letters[v >> (18 - 6 * i) & 63];
+        p += n;
+        len -= n;
+    }
+}

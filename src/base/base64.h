@@ -1,4 +1,4 @@
-/* base64.h - RFC 4648 text to bytes. */
+/* base64.h - RFC 4648 text to bytes, and back. */
 #ifndef ARN_BASE_BASE64_H
 #define ARN_BASE_BASE64_H
 
@@ -13,5 +13,14 @@ static inline size_t arn_base64_bound(size_t len) {
  * many there were. Padding is required, as Python's b64decode() requires it, and so is the
  * standard alphabet; nothing is skipped. 0, or -1: it is no such text. Any thread. */
 int arn_base64_decode(const char *text, size_t len, void *out, size_t *out_len);
+
+/* How many characters so many bytes become, without padding. */
+static inline size_t arn_base64_encoded(size_t len) {
+    return len / 3 * 4 + (len % 3 * 4 + 2) / 3;
+}
+
+/* Encodes bytes[0..len) into the arn_base64_encoded(len) characters at out: no padding, no NUL. Any
+ * thread. */
+void arn_base64_encode(const void *bytes, size_t len, char *out);
 
 #endif /* ARN_BASE_BASE64_H */

@@ -538,6 +538,17 @@ static void start_pipe(arn_stream *s) {
     track(s);
 }
 
+char *arn__stream_label(const arn_stream_target *target) {
+    size_t size = strlen(target->host != NULL ? target->host : target->path) + 16;
+    char *label = arn_malloc(size);
+
+    if (label != NULL && target->host != NULL)
+        snprintf(label, size, "%s:%d", target->host, target->port);
+    else if (label != NULL)
+        snprintf(label, size, "%s", target->path);
+    return label;
+}
+
 arn_stream *arn__stream_open(arn_runtime *rt, const arn_stream_target *target,
                              const arn_stream_events *events, void *owner) {
     arn_stream *s = arn_calloc(1, sizeof(*s));

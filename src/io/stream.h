@@ -43,6 +43,10 @@ typedef struct arn_stream_events {
 arn_stream *arn__stream_open(arn_runtime *rt, const arn_stream_target *target,
                              const arn_stream_events *events, void *owner);
 
+/* Any thread. What a target is called where people read it: host:port, or the path. To be freed
+ * with arn_free(); NULL: out of memory. */
+char *arn__stream_label(const arn_stream_target *target);
+
 /* Appends a copy. 0 or ARN_ENOMEM. */
 int arn__stream_append(arn_stream *s, const char *data, size_t len);
 

@@ -178,7 +178,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_http(module, st) < 0 || arn_py_init_http_response(module, st) < 0 ||
         arn_py_init_http_vectors(module, st) < 0 || arn_py_init_ready(module, st) < 0 ||
         arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
-        arn_py_init_openai_stream(module, st) < 0 || arn_py_init_blocking(module, st) < 0)
+        arn_py_init_openai_stream(module, st) < 0 || arn_py_init_blocking(module, st) < 0 ||
+        arn_py_init_grpc(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;
@@ -200,6 +201,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->http_response_type);
     Py_VISIT(st->vectors_type);
     Py_VISIT(st->http_error);
+    Py_VISIT(st->grpc_error);
+    Py_VISIT(st->grpc_channel_type);
     Py_VISIT(st->ready_type);
     Py_VISIT(st->openai_call_type);
     Py_VISIT(st->openai_client_type);
@@ -227,6 +230,8 @@ static void free_module(void *module) {
     Py_CLEAR(st->http_response_type);
     Py_CLEAR(st->vectors_type);
     Py_CLEAR(st->http_error);
+    Py_CLEAR(st->grpc_error);
+    Py_CLEAR(st->grpc_channel_type);
     Py_CLEAR(st->ready_type);
     Py_CLEAR(st->openai_call_type);
     Py_CLEAR(st->openai_client_type);

@@ -37,11 +37,13 @@ typedef struct arn_py_state {
     PyTypeObject *ready_type; /* see ready.h */
     PyTypeObject *openai_call_type;
     PyTypeObject *openai_client_type;
+    PyTypeObject *grpc_channel_type;
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
     PyObject *invalid_state_error;
     PyObject *http_error; /* the exception class HttpError */
+    PyObject *grpc_error; /* the exception class GrpcError */
     PyObject *specs;      /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
@@ -76,6 +78,7 @@ int arn_py_init_model(PyObject *module, arn_py_state *st);
 int arn_py_init_http(PyObject *module, arn_py_state *st);
 int arn_py_init_http_response(PyObject *module, arn_py_state *st);
 int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
+int arn_py_init_grpc(PyObject *module, arn_py_state *st);
 int arn_py_init_ready(PyObject *module, arn_py_state *st);
 int arn_py_init_blocking(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);

@@ -745,7 +745,6 @@ static int own(const char **s) {
 arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *config) {
     arn_redis_client *client = arn_calloc(1, sizeof(*client));
     arn_redis_config *c;
-    size_t label_size;
     int ok, i;
 
     if (client == NULL)
@@ -760,21 +759,16 @@ arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *
     ok &= own(&c->client_name);
     ok &= own(&c->lib_name);
     ok &= own(&c->lib_version);
-    label_size = strlen(config->host != NULL ? config->host : config->path) + 16;
-    client->label = arn_malloc(label_size);
+    client->target = (arn_stream_target){
+        c->host,           c->port, c->path, c->keepalive, c->keepalive_idle, c->keepalive_interval,
+        c->keepalive_count};
+    client->label = ok ? arn__stream_label(&client->target) : NULL;
     if (!ok || client->label == NULL) {
         free_config(c);
         arn_free(client->label);
         arn_free(client);
         return NULL;
     }
-    if (c->host != NULL)
-        snprintf(client->label, label_size, "%s:%d", c->host, c->port);
-    else
-        snprintf(client->label, label_size, "%s", c->path);
-    client->target = (arn_stream_target){
-        c->host,           c->port, c->path, c->keepalive, c->keepalive_idle, c->keepalive_interval,
-        c->keepalive_count};
     client->rt = rt;
     atomic_init(&client->refs, 1);
     client->stopper.stop = on_stop;
