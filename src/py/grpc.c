@@ -541,9 +541,9 @@ static PyObject *convert(arn_py_request *req, arn_op *base, double *again) {
 }
 
 static const arn_py_request_class unary_class = {
-    "GrpcChannel.unary", NULL, convert, arn_py_grpc_submitting, NULL, NULL, NULL};
+    .qualname = "GrpcChannel.unary", .convert = convert, .submitting = arn_py_grpc_submitting};
 static const arn_py_request_class ready_class = {
-    "GrpcChannel.ready", NULL, convert, arn_py_grpc_submitting, NULL, NULL, NULL};
+    .qualname = "GrpcChannel.ready", .convert = convert, .submitting = arn_py_grpc_submitting};
 
 /* (method, message, timeout=None, metadata=(), wait_for_ready=False) */
 static arn_grpc_op *parse_unary(arn_py_grpc_channel *self, PyObject *const *args, Py_ssize_t nargs,
