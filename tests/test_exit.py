@@ -3,6 +3,7 @@
 The children run with memory that is overwritten when it is freed: Python's (PYTHONMALLOC) and C's.
 """
 
+import os
 import textwrap
 
 import pytest
@@ -295,7 +296,7 @@ def servers():
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("client", CLIENTS)
 def test_exit(servers, monkeypatch, client, end):
-    monkeypatch.setenv("PYTHONMALLOC", "debug")
+    monkeypatch.setenv("PYTHONMALLOC", os.environ.get("PYTHONMALLOC", "debug"))
     monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     monkeypatch.setenv("MALLOC_PERTURB_", "165")
     code = CLIENTS[client] + COMMON + textwrap.dedent(ENDS[end])

@@ -30,6 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import api
 from redis.exceptions import (
     ConnectionError,
     DataError,
@@ -464,6 +465,25 @@ def encoded(server: RedisServer, count: int) -> None:
         for bad in (circle, {"a": object()}, {(1,): 1}, [float("nan")], "\ud800", {"\ud800": 1}):
             with contextlib.suppress(ValueError, TypeError):
                 json_encode(bad)
+
+
+# ---- the clients of APIs ----
+
+
+def _api(make: Callable[[str], Any]) -> Callable[[RedisServer], Any]:
+    """A scenario on the API's server, which is started for it."""
+
+    def started(server: RedisServer) -> Any:
+        stack = contextlib.ExitStack()
+        once, end = make(stack.enter_context(api.ServerProcess()).url)
+        if end is not None:
+            stack.callback(end)
+        return once, stack.close
+
+    return started
+
+
+SCENARIOS += [Scenario(name, _api(make), least) for name, make, least in api.SCENARIOS]
 
 
 # ---- judging ----
