@@ -141,6 +141,25 @@ test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
 	$(call say,Python tests about faults$(comma) on express connections)
 	@cd tests && ARN_TEST_EXPRESS=1 $(PYTEST) -k 'not redis-py and not reconnects' $(EXPRESS_TESTS)
 
+# The interpreter is not built for it: the sanitizers' libraries come first, Python's memory from
+# malloc(), and what the interpreter itself never frees is not looked for (make leak does).
+SANITIZE := -O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
+ASAN_TESTS ?= test_exit.py test_redis_exit.py test_json_encode.py test_speech.py \
+	test_embeddings*.py test_openai_*.py test_http_*.py
+
+## asan-py         Python tests (ASAN_TESTS) with the extension under both sanitizers
+.PHONY: asan-py
+asan-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
+	$(call say,building arshai_native with the sanitizers)
+	@CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" ARN_DEV=1 $(VENV)/bin/python setup.py -q build_ext \
+		--build-temp $(BUILD)/asan-py/temp --build-lib $(BUILD)/asan-py/lib
+	@cp -r arshai_native/. $(BUILD)/asan-py/lib/arshai_native/
+	$(call say,Python tests (asan))
+	@cd tests && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		PYTHONPATH=$(CURDIR)/$(BUILD)/asan-py/lib $(PYTEST) $(ASAN_TESTS)
+
 ## leak            repeats the main operations and fails when memory or objects grow
 leak: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 	@cd tests && ../$(VENV)/bin/python leak/run.py

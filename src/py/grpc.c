@@ -315,20 +315,19 @@ static int init_channel(PyObject *op, PyObject *args, PyObject *kwargs) {
 }
 
 static PyObject *new_channel(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    arn_py_grpc_channel *self = (arn_py_grpc_channel *)type->tp_alloc(type, 0);
+    arn_py_state *st = arn_py_state_of_type(type);
+    arn_py_grpc_channel *self = st == NULL ? NULL : (arn_py_grpc_channel *)type->tp_alloc(type, 0);
 
     (void)args, (void)kwargs;
-    if (self == NULL)
-        return NULL;
-    self->st = arn_py_state_of_type(type);
-    if (self->st == NULL)
-        Py_CLEAR(self);
+    if (self != NULL)
+        self->st = arn_py_state_hold(st);
     return (PyObject *)self;
 }
 
 static void dealloc_channel(PyObject *op) {
     arn_py_grpc_channel *self = (arn_py_grpc_channel *)op;
     PyTypeObject *type = Py_TYPE(op);
+    arn_py_state *st = self->st;
 
     PyObject_GC_UnTrack(op);
     if (self->weakrefs != NULL)
@@ -339,12 +338,14 @@ static void dealloc_channel(PyObject *op) {
     Py_CLEAR(self->strings);
     type->tp_free(op);
     Py_DECREF(type);
+    arn_py_state_release(st);
 }
 
 static int traverse_channel(PyObject *op, visitproc visit, void *arg) {
     arn_py_grpc_channel *self = (arn_py_grpc_channel *)op;
 
     Py_VISIT(Py_TYPE(op));
+    ARN_PY_VISIT_STATE(self->st);
     Py_VISIT(self->strings);
     Py_VISIT(self->metadata);
     Py_VISIT(self->heads);
