@@ -280,3 +280,58 @@ def run_blocking(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Requ
     asyncio.to_thread()). Nothing happens before the first await. Cancelled before a thread has
     taken it up, the call is not made; later it goes on and its outcome is dropped. After the
     interpreter's end has begun, or if no thread can be had: RuntimeError."""
+
+# ---- Milvus: None means that pymilvus must decide, with the same arguments ----
+
+@final
+class MilvusReplies:
+    """Reads replies into pymilvus's own classes. See arshai_native._milvus_wire.replies()."""
+
+    def __init__(
+        self,
+        *,
+        search_result: type,
+        hybrid_hits: type,
+        hit: type,
+        hybrid_extra_list: type,
+        rows_extra: type,
+        field_data: type,
+        iterator: type,
+        known: dict[str, Iterable[int]],
+        has_buckets: bool,
+    ) -> None:
+        """known: by message, the fields that pymilvus knows; only others may be skipped."""
+    def search(
+        self, reply: bytes | memoryview, round_decimal: object, with_session: bool, /
+    ) -> Any | None:  # SearchResult
+        """SearchResults as a SearchResult; with_session: search() knows session_ts, hybrid_search()
+        does not. None, too, if the status is not that of success.
+        """
+    def split(
+        self, reply: bytes | memoryview, round_decimal: object, searches: int, /
+    ) -> list[Any] | None:  # SearchResult
+        """One reply that answers several searches (with one vector each), as a SearchResult for
+        each, as if it had been alone. What cannot be known: of the counts in extra each gets an
+        equal share, rounded down.
+        """
+    def query(self, reply: bytes | memoryview, strict_float32: bool, /) -> Any | None:
+        """QueryResults as a HybridExtraList, as the handlers' query() returns it."""
+
+def milvus_vectors(data: object, vector_type: int = 0, /) -> tuple[int, int, bytes] | None:
+    """The vectors of a search: placeholder type, how many, their encoding. vector_type: the
+    field's, for vectors given as bytes.
+    """
+
+def milvus_search_request(
+    template: bytes, type: int, count: int, values: list[bytes] | tuple[bytes, ...], /
+) -> bytes:
+    """The SearchRequest of a template's bytes (neither placeholder_group nor nq) and of vectors:
+    one or more encodings of milvus_vectors(), all of that type, count vectors together.
+    """
+
+def milvus_append_messages(
+    template: bytes, number: int, messages: list[bytes] | tuple[bytes, ...], /
+) -> bytes:
+    """template with the messages as fields of that number behind it: the requests (5) of a
+    HybridSearchRequest, the fields_data (5) of an InsertRequest.
+    """

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE_ROOMS = ("base", "io", "redis", "http", "grpc")
+CORE_ROOMS = ("base", "io", "redis", "http", "grpc", "milvus")
 
 
 def _glob(pattern: str) -> list[str]:

@@ -42,9 +42,10 @@ typedef struct arn_py_state {
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
     PyObject *invalid_state_error;
-    PyObject *http_error; /* the exception class HttpError */
-    PyObject *grpc_error; /* the exception class GrpcError */
-    PyObject *specs;      /* dict: upper-case command name -> int, see replies.h */
+    PyObject *http_error;                       /* the exception class HttpError */
+    PyObject *grpc_error;                       /* the exception class GrpcError */
+    PyObject *ndarray, *csr_matrix, *csr_array; /* classes; NULL: not met yet */
+    PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
     PyObject *str_call_soon, *str_call_later, *str_context, *str_call_exception_handler;
@@ -84,6 +85,8 @@ int arn_py_init_blocking(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);

@@ -1,0 +1,200 @@
+"""Between pymilvus's classes and the native encoding and decoding of arshai_native._core.
+
+What is native is used only where it does what the installed pymilvus does. Its results are made
+without running its constructors, so once, when they are first needed, both ways read the same
+replies and everything about the results is compared; a pymilvus that differs keeps its own path.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from . import _core
+
+logger = logging.getLogger("arshai_native.milvus")
+
+_UNKNOWN: Any = object()
+_replies: Any = _UNKNOWN
+
+
+def replies() -> _core.MilvusReplies | None:
+    """What reads replies into pymilvus's results; None: pymilvus itself must."""
+    global _replies
+    if _replies is _UNKNOWN:
+        try:
+            made = _make()
+            problem = _difference(made)
+        except Exception as error:  # whatever another version of pymilvus may bring
+            made, problem = None, f"{type(error).__name__}: {error}"
+        if problem is not None:
+            made = None
+            logger.debug("replies are read by pymilvus: its results are others (%s)", problem)
+        _replies = made
+    return _replies
+
+
+def _make() -> _core.MilvusReplies:
+    from pymilvus.client import search_result, types
+    from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
+
+    messages = [
+        common_pb2.Status,
+        milvus_pb2.SearchResults,
+        schema_pb2.SearchResultData,
+        milvus_pb2.QueryResults,
+        schema_pb2.FieldData,
+        schema_pb2.ScalarField,
+        schema_pb2.VectorField,
+    ]
+    return _core.MilvusReplies(
+        search_result=search_result.SearchResult,
+        hybrid_hits=search_result.HybridHits,
+        hit=search_result.Hit,
+        hybrid_extra_list=types.HybridExtraList,
+        rows_extra=types.OmitZeroDict,
+        field_data=schema_pb2.FieldData,
+        iterator=schema_pb2.SearchIteratorV2Results,
+        known={m.DESCRIPTOR.name: [f.number for f in m.DESCRIPTOR.fields] for m in messages},
+        has_buckets=hasattr(search_result.SearchResult, "_split_agg_buckets"),
+    )
+
+
+# ---- does it do what pymilvus does? ----
+
+
+def _difference(made: _core.MilvusReplies) -> str | None:
+    """What both ways make another result of, or None."""
+    from pymilvus.client.search_result import SearchResult
+    from pymilvus.grpc_gen import milvus_pb2
+
+    for strings in (False, True):
+        reply = _sample_search(strings)
+        theirs = milvus_pb2.SearchResults.FromString(reply)
+        for decimals in (-1, 3):
+            expected = SearchResult(
+                theirs.results, decimals, status=theirs.status, session_ts=theirs.session_ts
+            )
+            ours = made.search(reply, decimals, True)
+            if _shape(ours) != _shape(expected) or str(ours) != str(expected):
+                return "SearchResult"
+            if _shape(ours) != _shape(expected):  # str() has looked into it
+                return "SearchResult that has been looked into"
+    reply = _sample_query()
+    rows, expected_rows = made.query(reply, False), _rows(reply)
+    if _shape(rows) != _shape(expected_rows) or str(rows) != str(expected_rows):
+        return "HybridExtraList"
+    return None
+
+
+def _shape(value: Any) -> Any:
+    """Everything about a value that a program can see, comparable."""
+    if isinstance(value, dict):
+        content: Any = [
+            (_shape(k), _shape(v))
+            for k, v in zip(dict.keys(value), dict.values(value), strict=True)
+        ]
+    elif isinstance(value, list):
+        content = [_shape(v) for v in list.__iter__(value)]
+    elif isinstance(value, set):
+        content = sorted(map(repr, value))
+    elif hasattr(value, "SerializeToString"):
+        content = value.SerializeToString(deterministic=True)
+    else:
+        content = repr(value)
+    # The cache's keys are addresses.
+    attributes = {k: v for k, v in getattr(value, "__dict__", {}).items() if "_cache" not in k}
+    return type(value), content, [(k, _shape(v)) for k, v in attributes.items()]
+
+
+def _columns() -> list[Any]:
+    from pymilvus.client.types import DataType
+    from pymilvus.grpc_gen.schema_pb2 import FieldData
+
+    def column(name: str, kind: DataType, **more: Any) -> Any:
+        return FieldData(field_name=name, type=int(kind), field_id=7, **more)
+
+    return [
+        column("flag", DataType.BOOL, scalars={"bool_data": {"data": [True, False, True]}}),
+        column(
+            "number", DataType.INT32, scalars={"int_data": {"data": [1, -2, 3]}},
+            valid_data=[True, False, True],
+        ),
+        column("big", DataType.INT64, scalars={"long_data": {"data": [1, -2, 1 << 62]}}),
+        column("real", DataType.FLOAT, scalars={"float_data": {"data": [0.1, 2, -3]}}),
+        column("double", DataType.DOUBLE, scalars={"double_data": {"data": [0.1, 2, -3]}}),
+        column("text", DataType.VARCHAR, scalars={"string_data": {"data": ["a", "", "ü"]}}),
+        column(
+            "list", DataType.ARRAY,
+            scalars={"array_data": {
+                "data": [{"long_data": {"data": [1, 2]}}, {"long_data": {}}, {}],
+                "element_type": int(DataType.INT64),
+            }},
+        ),
+        column("json", DataType.JSON, scalars={"json_data": {"data": [b"1", b"[]", b'{"k": 2}']}}),
+        column(
+            "$meta", DataType.JSON, is_dynamic=True,
+            scalars={"json_data": {"data": [b'{"more": 1, "other": 2}', b"{}", b'{"more": "x"}']}},
+        ),
+        column(
+            "vector", DataType.FLOAT_VECTOR,
+            vectors={"dim": 2, "float_vector": {"data": [1, 2, 3, 4, 5, 6]}},
+        ),
+    ]  # fmt: skip
+
+
+def _sample_search(strings: bool) -> bytes:
+    from pymilvus.grpc_gen import milvus_pb2
+
+    ids = {"str_id": {"data": ["a", "b", "c"]}} if strings else {"int_id": {"data": [7, 8, 9]}}
+    return milvus_pb2.SearchResults(
+        status={"extra_info": {"report_value": "12", "cache_hit_ratio": "0.5"}},
+        session_ts=99,
+        results={
+            "num_queries": 2,
+            "top_k": 2,
+            "scores": [0.9, 0.8123456, 0.7],
+            "ids": ids,
+            "topks": [2, 1],
+            "output_fields": ["flag", "more"],
+            "primary_field_name": "pk" if strings else "",
+            "fields_data": _columns(),
+        },
+    ).SerializeToString()
+
+
+def _sample_query() -> bytes:
+    from pymilvus.grpc_gen import milvus_pb2
+
+    return milvus_pb2.QueryResults(
+        status={"extra_info": {"report_value": "12"}},
+        session_ts=99,
+        output_fields=["flag", "more"],
+        fields_data=_columns(),
+    ).SerializeToString()
+
+
+def _rows(reply: bytes) -> Any:
+    """As pymilvus's handlers make the rows of a reply; their code is within a coroutine."""
+    from pymilvus.client import entity_helper
+    from pymilvus.client.constants import ITERATOR_SESSION_TS_FIELD
+    from pymilvus.client.types import HybridExtraList, get_extra_info
+    from pymilvus.client.utils import len_of
+    from pymilvus.grpc_gen import milvus_pb2
+
+    response = milvus_pb2.QueryResults.FromString(reply)
+    _, dynamic_fields = entity_helper.extract_dynamic_field_from_result(response)
+    names = [field.field_name for field in response.fields_data if field.field_name != "$meta"]
+    rows: list[dict[str, Any]] = [
+        dict.fromkeys(names) for _ in range(len_of(response.fields_data[0]))
+    ]
+    waiting = [
+        field
+        for field in response.fields_data
+        if entity_helper.extract_row_data_from_fields_data_v2(field, rows)
+    ]
+    extra = get_extra_info(response.status)
+    extra[ITERATOR_SESSION_TS_FIELD] = response.session_ts
+    return HybridExtraList(
+        waiting, rows, extra=extra, dynamic_fields=dynamic_fields, strict_float32=False
+    )
