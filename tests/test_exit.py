@@ -266,8 +266,10 @@ ENDS = {
         """,
 }
 
-# Of whom the interpreter says so itself.
+# What the interpreter, and redis-py of a pipeline, say of things that were left open.
 MENTIONED = (
+    "Unclosed Pipeline client",
+    "client: <arshai_native.redis._pipeline",
     "Task was destroyed but it is pending!",
     "task: <Task ",
     "RuntimeWarning: coroutine",
