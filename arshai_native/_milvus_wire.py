@@ -198,3 +198,67 @@ def _rows(reply: bytes) -> Any:
     return HybridExtraList(
         waiting, rows, extra=extra, dynamic_fields=dynamic_fields, strict_float32=False
     )
+
+
+# ---- inserts ----
+
+_SCALARS = frozenset((1, 2, 3, 4, 5, 10, 11, 21))  # BOOL to DOUBLE, VARCHAR
+_TYPES = _SCALARS | {22, 23, 100, 101, 102, 103, 104, 105}  # ARRAY, JSON, vectors
+
+
+def schema(description: dict[str, Any]) -> _core.MilvusSchema | None:
+    """What writes rows for a collection, of what describe_collection() says of it; None: pymilvus
+    must. To be made once for a schema.
+    """
+    import orjson
+    from pymilvus.settings import Config
+
+    fields = description.get("fields")
+    if not fields or description.get("struct_array_fields"):
+        return None
+    if Config.EncodeProtocol.lower() != "utf-8":
+        return None
+    columns, outputs = [], []
+    for field in fields:
+        if field.get("is_function_output", False):
+            outputs.append(field["name"])
+            continue
+        column = _column(field)
+        if column is None:
+            return None
+        columns.append(column)
+    if len({column[0] for column in columns} | set(outputs)) != len(fields):
+        return None
+    if sum(bool(field.get("is_primary", False)) for field in fields) != 1:
+        return None
+    return _core.MilvusSchema(
+        columns,
+        outputs,
+        dynamic=bool(description.get("enable_dynamic_field", False)),
+        dumps=orjson.dumps,
+        loads=orjson.loads,
+    )
+
+
+def _column(field: dict[str, Any]) -> tuple[str, int, int, int, bool, bool] | None:
+    """(name, type, element type, dim, takes null, is auto_id), or None: not native."""
+    name, kind = field["name"], int(field["type"])
+    params = field.get("params", {})
+    element, dim = 0, 0
+    auto_id = bool(field.get("auto_id", False))
+    if kind not in _TYPES or field.get("is_dynamic", False) or name == "$meta":
+        return None
+    if auto_id and not field.get("is_primary", False):
+        return None
+    if kind == 21 and int(params.get("max_length", 65535)) < 1:
+        return None  # pymilvus compares it with the length of a character
+    if kind == 22:
+        element = int(field.get("element_type") or 0)
+        if element not in _SCALARS:
+            return None
+    if kind >= 100:
+        dim = int(params.get("dim", 0))
+        if dim < 0:
+            return None
+    takes_null = bool(field.get("nullable", False) or field.get("default_value", None))
+    return name, kind, element, dim, takes_null, auto_id

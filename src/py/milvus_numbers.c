@@ -14,31 +14,6 @@ static int put_float(char *out, double x, arn_py_overflow overflow) {
     return 0;
 }
 
-int arn_py_milvus_put_floats(char *out, PyObject *sequence, arn_py_overflow overflow) {
-    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence), i;
-    PyObject **items = PySequence_Fast_ITEMS(sequence);
-
-    for (i = 0; i < count; i++, out += 4) {
-        PyObject *item = items[i];
-        double x;
-
-        if (PyFloat_CheckExact(item)) {
-            x = PyFloat_AS_DOUBLE(item);
-        } else if (PyLong_CheckExact(item)) {
-            x = PyLong_AsDouble(item);
-            if (x == -1.0 && PyErr_Occurred()) {
-                PyErr_Clear();
-                return OTHER;
-            }
-        } else {
-            return OTHER;
-        }
-        if (put_float(out, x, overflow) != 0)
-            return OTHER;
-    }
-    return 0;
-}
-
 /* ---- numpy ---- */
 
 /* A class of a module that is imported already; without it there are no instances either. */
@@ -61,6 +36,60 @@ static int known_class(PyObject **cache, const char *module_name, const char *na
         return 0;
     }
     return -1;
+}
+
+/* An instance of the class, or of one of numpy's that derive from it? */
+static int is_scalar(PyObject **cache, const char *name, PyObject *o) {
+    int r = known_class(cache, "numpy", name);
+
+    return r <= 0 ? r
+                  : PyType_Check(*cache) && !PyType_HasFeature(Py_TYPE(o), Py_TPFLAGS_HEAPTYPE) &&
+                        PyType_IsSubtype(Py_TYPE(o), (PyTypeObject *)*cache);
+}
+
+int arn_py_is_numpy_integer(arn_py_state *st, PyObject *o) {
+    return is_scalar(&st->np_integer, "integer", o);
+}
+
+int arn_py_milvus_double(arn_py_state *st, PyObject *o, double *out) {
+    int r;
+
+    if (!PyFloat_CheckExact(o) && !PyLong_CheckExact(o)) {
+        r = is_scalar(&st->np_floating, "floating", o);
+        if (r == 0)
+            r = arn_py_is_numpy_integer(st, o);
+        if (r <= 0)
+            return r < 0 ? -1 : OTHER;
+    }
+    *out = PyFloat_AsDouble(o);
+    if (*out == -1.0 && PyErr_Occurred()) { /* an int that is too large */
+        PyErr_Clear();
+        return OTHER;
+    }
+    return 0;
+}
+
+int arn_py_milvus_put_floats(arn_py_state *st, char *out, PyObject *sequence,
+                             arn_py_overflow overflow) {
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(sequence), i;
+    PyObject **items = PySequence_Fast_ITEMS(sequence);
+
+    /* No code of the program's runs here, so the list stays as it is. */
+    for (i = 0; i < count; i++, out += 4) {
+        PyObject *item = items[i];
+        double x;
+
+        if (PyFloat_CheckExact(item)) {
+            x = PyFloat_AS_DOUBLE(item);
+        } else {
+            int r = arn_py_milvus_double(st, item, &x);
+            if (r != 0)
+                return r;
+        }
+        if (put_float(out, x, overflow) != 0)
+            return OTHER;
+    }
+    return 0;
 }
 
 int arn_py_is_array(arn_py_state *st, PyObject *o) {
@@ -223,7 +252,7 @@ static int set_python_pair(sparse_pair *pair, size_t place, PyObject *key, PyObj
     long long index;
 
     if (!PyLong_CheckExact(key) || !PyFloat_Check(value))
-        return OTHER;
+        return OTHER; /* others, texts among them, pymilvus takes as well */
     index = PyLong_AsLongLongAndOverflow(key, &overflow);
     if (overflow != 0)
         return OTHER;

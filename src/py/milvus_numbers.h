@@ -12,9 +12,15 @@ typedef enum arn_py_overflow {
     ARN_PY_OVERFLOW_IS_INFINITE
 } arn_py_overflow;
 
-/* All floats and ints (no subclasses of them) of a list or tuple as float32, 4 bytes each. 0, or
- * ARN_MILVUS_OTHER. Raises nothing. */
-int arn_py_milvus_put_floats(char *out, PyObject *sequence, arn_py_overflow overflow);
+/* A float, an int or one of numpy's numbers. 0; ARN_MILVUS_OTHER; -1 with an exception set. */
+int arn_py_milvus_double(arn_py_state *st, PyObject *o, double *out);
+
+/* Is it an integer of numpy's? -1 with an exception set. */
+int arn_py_is_numpy_integer(arn_py_state *st, PyObject *o);
+
+/* All such numbers of a list or tuple as float32, 4 bytes each. As above. */
+int arn_py_milvus_put_floats(arn_py_state *st, char *out, PyObject *sequence,
+                             arn_py_overflow overflow);
 
 static inline int arn_py_is_sequence(PyObject *o) {
     return PyList_CheckExact(o) || PyTuple_CheckExact(o);

@@ -111,10 +111,10 @@ static int add_array(arn_py_state *st, values_writer *w, PyObject *row, arn_milv
     return r;
 }
 
-static int add_floats(values_writer *w, PyObject *row) {
+static int add_floats(arn_py_state *st, values_writer *w, PyObject *row) {
     char *p = add_value(w, 4 * (size_t)PySequence_Fast_GET_SIZE(row));
 
-    return p == NULL ? -1 : arn_py_milvus_put_floats(p, row, ARN_PY_OVERFLOW_REFUSED);
+    return p == NULL ? -1 : arn_py_milvus_put_floats(st, p, row, ARN_PY_OVERFLOW_REFUSED);
 }
 
 static int add_text(values_writer *w, PyObject *row) {
@@ -184,7 +184,7 @@ static int add_row(arn_py_state *st, values_writer *w, PyObject *row, int type, 
     if (type == ARN_MILVUS_SPARSE_FLOAT_VECTOR)
         return add_sparse(st, w, row);
     if (type == ARN_MILVUS_FLOAT_VECTOR && arn_py_is_sequence(row))
-        return add_floats(w, row);
+        return add_floats(st, w, row);
     return add_array(st, w, row, (arn_milvus_type)type);
 }
 

@@ -180,7 +180,7 @@ static int exec_module(PyObject *module) {
         arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
         arn_py_init_openai_stream(module, st) < 0 || arn_py_init_blocking(module, st) < 0 ||
         arn_py_init_grpc(module, st) < 0 || arn_py_init_milvus_replies(module, st) < 0 ||
-        arn_py_init_milvus_vectors(module, st) < 0)
+        arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;
@@ -211,6 +211,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
     Py_VISIT(st->ndarray);
+    Py_VISIT(st->np_integer);
+    Py_VISIT(st->np_floating);
     Py_VISIT(st->csr_matrix);
     Py_VISIT(st->csr_array);
     Py_VISIT(st->specs);
@@ -243,6 +245,8 @@ static void free_module(void *module) {
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
     Py_CLEAR(st->ndarray);
+    Py_CLEAR(st->np_integer);
+    Py_CLEAR(st->np_floating);
     Py_CLEAR(st->csr_matrix);
     Py_CLEAR(st->csr_array);
     Py_CLEAR(st->specs);

@@ -42,9 +42,10 @@ typedef struct arn_py_state {
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
     PyObject *invalid_state_error;
-    PyObject *http_error;                       /* the exception class HttpError */
-    PyObject *grpc_error;                       /* the exception class GrpcError */
-    PyObject *ndarray, *csr_matrix, *csr_array; /* classes; NULL: not met yet */
+    PyObject *http_error; /* the exception class HttpError */
+    PyObject *grpc_error; /* the exception class GrpcError */
+    /* Classes; NULL: not met yet. */
+    PyObject *ndarray, *np_integer, *np_floating, *csr_matrix, *csr_array;
     PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
@@ -87,6 +88,7 @@ int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);
