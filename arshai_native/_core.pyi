@@ -335,3 +335,25 @@ def milvus_append_messages(
     """template with the messages as fields of that number behind it: the requests (5) of a
     HybridSearchRequest, the fields_data (5) of an InsertRequest.
     """
+
+@final
+class MilvusSchema:
+    """Writes the rows of inserts and upserts. See arshai_native._milvus_wire.schema()."""
+
+    def __init__(
+        self,
+        columns: list[tuple[str, int, int, int, bool, bool]],
+        outputs: Iterable[str],
+        *,
+        dynamic: bool,
+        dumps: Callable[[Any], bytes],
+        loads: Callable[[str], Any],
+    ) -> None: ...
+    def rows(self, data: object, *, upsert: bool = False, partial: bool = False) -> bytes | None:
+        """A list of dicts: fields_data and num_rows of an InsertRequest or UpsertRequest, to be put
+        behind the other fields' bytes. None, too, for whatever pymilvus refuses.
+        """
+    def columns(self, data: object, *, upsert: bool = False, partial: bool = False) -> bytes | None:
+        """As rows(), of {field name: all its values}: lists, numpy arrays (of two dimensions for
+        vectors), csr matrices. Names that are no fields go into the dynamic field.
+        """

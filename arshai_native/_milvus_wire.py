@@ -8,6 +8,7 @@ replies and everything about the results is compared; a pymilvus that differs ke
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from . import _core
@@ -16,21 +17,16 @@ logger = logging.getLogger("arshai_native.milvus")
 
 _UNKNOWN: Any = object()
 _replies: Any = _UNKNOWN
+_rows_agree: bool | None = None
+_vectors_agree: bool | None = None
 
 
 def replies() -> _core.MilvusReplies | None:
     """What reads replies into pymilvus's results; None: pymilvus itself must."""
     global _replies
     if _replies is _UNKNOWN:
-        try:
-            made = _make()
-            problem = _difference(made)
-        except Exception as error:  # whatever another version of pymilvus may bring
-            made, problem = None, f"{type(error).__name__}: {error}"
-        if problem is not None:
-            made = None
-            logger.debug("replies are read by pymilvus: its results are others (%s)", problem)
-        _replies = made
+        agree = _agrees(lambda: _difference(_make()), "replies are read by pymilvus")
+        _replies = _make() if agree else None
     return _replies
 
 
@@ -210,6 +206,13 @@ def schema(description: dict[str, Any]) -> _core.MilvusSchema | None:
     """What writes rows for a collection, of what describe_collection() says of it; None: pymilvus
     must. To be made once for a schema.
     """
+    global _rows_agree
+    if _rows_agree is None:
+        _rows_agree = _agrees(_check_rows, "inserts are encoded by pymilvus")
+    return _compile(description) if _rows_agree else None
+
+
+def _compile(description: dict[str, Any]) -> _core.MilvusSchema | None:
     import orjson
     from pymilvus.settings import Config
 
@@ -260,5 +263,89 @@ def _column(field: dict[str, Any]) -> tuple[str, int, int, int, bool, bool] | No
         dim = int(params.get("dim", 0))
         if dim < 0:
             return None
-    takes_null = bool(field.get("nullable", False) or field.get("default_value", None))
+    takes_null = bool(field.get("nullable", False) or field.get("default_value"))
     return name, kind, element, dim, takes_null, auto_id
+
+
+def vectors_agree() -> bool:
+    """Does milvus_vectors() encode as the installed pymilvus?"""
+    global _vectors_agree
+    if _vectors_agree is None:
+        _vectors_agree = _agrees(_check_vectors, "vectors are encoded by pymilvus")
+    return _vectors_agree
+
+
+def _agrees(check: Callable[[], str | None], what: str) -> bool:
+    try:
+        problem = check()
+    except Exception as error:  # whatever another version of pymilvus may bring
+        problem = f"{type(error).__name__}: {error}"
+    if problem is not None:
+        logger.debug("%s: they differ (%s)", what, problem)
+    return problem is None
+
+
+def _check_vectors() -> str | None:
+    import numpy
+    from pymilvus.client.prepare import Prepare
+    from pymilvus.grpc_gen import milvus_pb2
+
+    samples: list[Any] = [[[0.5, 1]], [{7: 0.5, 3: 0.25}], [b"12"], ["text"]]
+    samples += [numpy.ones((2, 3), kind) for kind in ("f4", "f8", "f2", "i1", "u1")]
+    for data in samples:
+        made = _core.milvus_vectors(data)
+        if made is None:
+            return f"{data!r} is left"
+        kind, count, values = made
+        request = _core.milvus_search_request(b"", kind, count, (values,))
+        group = milvus_pb2.SearchRequest.FromString(request).placeholder_group
+        if group != Prepare._prepare_placeholder_str(data, False):
+            return repr(data)
+    return None
+
+
+def _check_rows() -> str | None:
+    from pymilvus.client.prepare import Prepare
+    from pymilvus.client.types import DataType
+    from pymilvus.grpc_gen import milvus_pb2
+
+    values: dict[DataType, Any] = {
+        DataType.BOOL: True,
+        DataType.INT32: -3,
+        DataType.FLOAT: 0.1,
+        DataType.DOUBLE: 0.1,
+        DataType.VARCHAR: "text",
+        DataType.JSON: {"a": [1, None]},
+        DataType.ARRAY: ["a", "b"],
+        DataType.FLOAT_VECTOR: [0.5, 2.0],
+        DataType.BINARY_VECTOR: b"1",
+        DataType.FLOAT16_VECTOR: b"1234",
+        DataType.BFLOAT16_VECTOR: [0.5, 2.0],
+        DataType.SPARSE_FLOAT_VECTOR: {7: 0.5, 3: 0.25},
+        DataType.INT8_VECTOR: b"12",
+    }
+    fields: list[dict[str, Any]] = [{"name": "pk", "type": DataType.INT64, "is_primary": True}]
+    for kind in values:
+        field = {"name": kind.name, "type": kind, "params": {"dim": 2, "max_length": 9}}
+        field["element_type"] = DataType.VARCHAR
+        fields += [field, field | {"name": kind.name + "?", "nullable": True}]
+    made = _compile({"fields": fields, "enable_dynamic_field": True})
+    if made is None:
+        return "the schema is left"
+    full = {name: value for kind, value in values.items() for name in (kind.name, kind.name + "?")}
+    least = {kind.name: value for kind, value in values.items()}
+    rows = [{"pk": 1, "more": [1]} | full, {"pk": 2} | least]
+    ours = made.rows(rows)
+    theirs = Prepare.row_insert_param("", rows, "", fields, None, enable_dynamic=True)
+    if ours is None or milvus_pb2.InsertRequest.FromString(ours) != theirs:
+        return "insert"
+    for partial in (False, True):
+        rows = [{"pk": 1, "VARCHAR": "x"}] if partial else rows
+        ours = made.rows(rows, upsert=True, partial=partial)
+        upsert = Prepare.row_upsert_param(
+            "", rows, "", fields, None, enable_dynamic=True, partial_update=partial
+        )
+        upsert.ClearField("partial_update")
+        if ours is None or milvus_pb2.UpsertRequest.FromString(ours) != upsert:
+            return "upsert"
+    return None
