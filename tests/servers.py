@@ -22,7 +22,11 @@ class RedisServer:
         self.port = free_port()
         self.path = os.path.join(self.dir, "s")
         self.process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except BaseException:  # interrupted, too: nobody has the object yet that could close it
+            self.close()
+            raise
 
     def __enter__(self) -> RedisServer:
         return self
