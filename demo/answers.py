@@ -43,7 +43,9 @@ async def their_embedding(model: Model) -> AsyncIterator[tuple[str, Embed]]:
     if HAS_ARSHAI:
         with model.in_environment():
             theirs = OpenAIEmbedding(EmbeddingConfig(model_name=model.embedding))
-        client, name, embed_documents = theirs.client, "OpenAIEmbedding", theirs.embed_documents
+        # With its own ten minutes, an interrupted demo could wait as long for the thread.
+        client = theirs.client = theirs.client.with_options(timeout=TIMEOUT)
+        name, embed_documents = "OpenAIEmbedding", theirs.embed_documents
     else:
         client, name = openai.OpenAI(**model.client_options), "the SDK's OpenAI"
 
@@ -226,6 +228,6 @@ async def run(model: Model) -> None:
     ]  # fmt: skip
     table(["with a model", "seconds", "CPU ms", "stall ms", "CPU ratio"], rows)
     print(
-        "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how late a\n"
-        "    heartbeat on the event loop was, for want of a free processor, too.\n"
+        "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how late\n"
+        "    a heartbeat on the event loop was, for want of a free processor, too.\n"
     )

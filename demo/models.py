@@ -92,10 +92,12 @@ def model_or_none() -> Iterator[Model | None]:
         )
         yield model
         return
+    server = None
     try:
         server = LlamaServer()
     except CannotStart as error:
         say(f"no embeddings, no chat, no agent: {first_line(error)}; or set OPENAI_API_KEY")
+    if server is None:
         yield None
         return
     with server:

