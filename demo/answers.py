@@ -228,6 +228,6 @@ async def run(model: Model) -> None:
     ]  # fmt: skip
     table(["with a model", "seconds", "CPU ms", "stall ms", "CPU ratio"], rows)
     print(
-        "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how late\n"
-        "    a heartbeat on the event loop was, for want of a free processor, too.\n"
+        "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how\n"
+        "    late a heartbeat on the event loop was, for want of a free processor, too.\n"
     )
