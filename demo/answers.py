@@ -229,5 +229,5 @@ async def run(model: Model) -> None:
     table(["with a model", "seconds", "CPU ms", "stall ms", "CPU ratio"], rows)
     print(
         "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how\n"
-        "    late a heartbeat on the event loop was, for want of a free processor, too.\n"
+        "    late a heartbeat on the loop was, less its thread's wait for a processor.\n"
     )

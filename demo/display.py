@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from typing import Any
 
@@ -28,7 +30,8 @@ class Meter:
     times add up.
 
     While it runs a heartbeat asks the loop to be called every BEAT. The latest call is the longest
-    that anything else on the loop would have had to wait. CPU is this process's, all threads,
+    that anything else on the loop would have had to wait, less what Linux says the thread spent
+    ready to run while other programs had the processor. CPU is this process's, all threads,
     without what the heartbeat itself costs: the loop's rounds in which nothing but it came up.
     """
 
@@ -38,6 +41,9 @@ class Meter:
 
     async def __aenter__(self) -> Meter:
         self.loop: Any = asyncio.get_running_loop()
+        self.schedstat: int | None = None
+        with contextlib.suppress(OSError):
+            self.schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         self.select = self.loop._selector.select
         self.loop._selector.select = self.watched_select
         self.only_beat, self.own, self.round = False, 0.0, time.thread_time()
@@ -51,7 +57,9 @@ class Meter:
         self.loop._selector.select = self.select
         self.seconds += now - self.start
         self.cpu += cpu - self.cpu_start - self.own
-        self.stall = max(self.stall, now - self.due)
+        self.note_stall(now)
+        if self.schedstat is not None:
+            os.close(self.schedstat)
 
     def watched_select(self, timeout: float | None = None) -> Any:
         now = time.thread_time()
@@ -62,12 +70,22 @@ class Meter:
         self.only_beat = not events and timeout != 0
         return events
 
+    def kept_waiting(self) -> float:
+        """Seconds this thread has so far been ready to run and not on a processor."""
+        if self.schedstat is None:
+            return 0.0
+        return int(os.pread(self.schedstat, 80, 0).split()[1]) / 1e9
+
+    def note_stall(self, now: float) -> None:
+        self.stall = max(self.stall, now - self.due - (self.kept_waiting() - self.waited))
+
     def next_beat(self) -> None:
+        self.waited = self.kept_waiting()
         self.due = time.perf_counter() + BEAT
         self.handle = self.loop.call_later(BEAT, self.beat)
 
     def beat(self) -> None:
-        self.stall = max(self.stall, time.perf_counter() - self.due)
+        self.note_stall(time.perf_counter())
         self.next_beat()
 
 
