@@ -86,6 +86,7 @@ LIBRARIES = (
 NAMES = {"sdk": "the SDK's class", "native": "the native class"}
 TEST_TIMEOUT = 60  # seconds for one test
 SUITE_TIMEOUT = 1800  # seconds for one run
+SILENCE = 15  # seconds between lines about its progress
 
 # What may fail with the native class: (pattern of the test's name, reason).
 EXCUSED: list[tuple[str, str]] = [
@@ -170,14 +171,24 @@ def read_results(path: Path) -> tuple[Outcomes, int, tuple[int, ...]]:
     return outcomes, collected, clients
 
 
-def show_progress(label: str, path: Path, is_last: bool = False) -> None:
-    """Where a run is: a line that is overwritten, or a last one only where that cannot be."""
-    if not (is_last or sys.stdout.isatty()):
-        return
-    outcomes, collected, _ = read_results(path)
-    start, end = ("\r", "\n" if is_last else "") if sys.stdout.isatty() else ("", "\n")
-    shown = f"{label}: {len(outcomes)} of {collected} tests, {count(outcomes, 'passed')} passed"
-    print(f"{start}{shown}", end=end, flush=True)
+class Progress:
+    """Shows where a run is: in a line that is overwritten, or now and then in one of its own."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        self.label = label
+        self.path = path
+        self.is_terminal = sys.stdout.isatty()
+        self.next = time.monotonic() + SILENCE
+
+    def show(self, is_last: bool = False) -> None:
+        if not (is_last or self.is_terminal or time.monotonic() >= self.next):
+            return
+        self.next = time.monotonic() + SILENCE
+        outcomes, collected, _ = read_results(self.path)
+        text = f"{self.label}: {len(outcomes)} of {collected} tests, "
+        text += f"{count(outcomes, 'passed')} passed"
+        end = "" if self.is_terminal and not is_last else "\n"
+        print("\r" * self.is_terminal + text, end=end, flush=True)
 
 
 def run(
@@ -211,18 +222,19 @@ def run(
                 command, cwd=suite, env=environment, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
+        progress = Progress(label, results)
         deadline = time.monotonic() + SUITE_TIMEOUT
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=1)
-                show_progress(label, results)
+                progress.show()
         finally:
             # With whatever the tests themselves have started.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
-        show_progress(label, results, is_last=True)
+        progress.show(is_last=True)
         outcomes, _, clients = read_results(results)
         output = log.read_text(errors="replace")
     if code not in (0, 1, 5):
