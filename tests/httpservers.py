@@ -59,14 +59,17 @@ class HttpServer:
         self, command: list[str], probe: str, seconds: float, env: Mapping[str, str] | None = None
     ) -> None:
         """Starts it and returns when a GET of `probe` is answered with 200."""
-        with open(self.dir / "log", "wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.dir, env=None if env is None else dict(env),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
         try:
+            with open(self.dir / "log", "wb") as log:
+                self.process = subprocess.Popen(
+                    command, cwd=self.dir, env=None if env is None else dict(env),
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                )  # fmt: skip
             if self.answers(probe, time.monotonic() + seconds):
                 return
+        except OSError as error:
+            self.close()
+            raise CannotStart(f"{self.name}: {error}") from None
         except BaseException:  # interrupted: nobody has the object yet that could close it
             self.close()
             raise
