@@ -58,6 +58,7 @@ static int copy_config(arn_grpc_channel *channel, const arn_grpc_config *config)
 
 static void free_channel(arn_grpc_channel *channel) {
     arn_spares_free(&channel->spares);
+    arn_tls_unref(channel->config.tls);
     arn_free(channel->strings);
     arn_free(channel->label);
     arn_free(channel);
@@ -72,9 +73,14 @@ arn_grpc_channel *arn_grpc_channel_new(arn_runtime *rt, const arn_grpc_config *c
         arn_free(channel);
         return NULL;
     }
+    if (config->tls != NULL)
+        arn_tls_ref(config->tls);
     config = &channel->config;
-    channel->target = (arn_stream_target){
-        .host = config->host, .port = config->port, .path = config->path, .keepalive = 1};
+    channel->target = (arn_stream_target){.host = config->host,
+                                          .port = config->port,
+                                          .path = config->path,
+                                          .keepalive = 1,
+                                          .tls = config->tls};
     channel->label = arn__stream_label(&channel->target);
     if (channel->label == NULL) {
         free_channel(channel);

@@ -62,7 +62,9 @@ static void fail_session(arn_grpc_conn *conn, int status) {
 
     if (status == ARN_EPROTO && conn->session.error[0] != '\0') {
         snprintf(text, sizeof(text), "%s%s", conn->session.error,
-                 conn->is_ready ? "" : " (is it a gRPC server, and without TLS?)");
+                 conn->is_ready                      ? ""
+                 : conn->channel->config.tls != NULL ? " (is it a gRPC server?)"
+                                                     : " (is it a gRPC server, and without TLS?)");
         fail(conn, text);
         return;
     }
@@ -149,11 +151,16 @@ static void on_error(void *owner, int error) {
     arn_grpc_conn *conn = owner;
     char text[280];
 
-    if (error == UV_EOF) {
+    const char *why = arn__stream_why(conn->stream);
+
+    if (why != NULL) {
+        snprintf(text, sizeof(text), "%s", why);
+    } else if (error == UV_EOF) {
         snprintf(text, sizeof(text), "%s",
                  conn->session.error[0] != '\0' ? conn->session.error
                  : conn->is_ready               ? "the server has closed it"
-                                                : "the server closes the connection at once");
+                                  : "the server closes the connection at once (does it expect TLS, "
+                                    "or a client certificate?)");
     } else {
         snprintf(text, sizeof(text), "%s%s", uv_strerror(error),
                  conn->is_ready ? "" : " (is the server running, and are host and port right?)");

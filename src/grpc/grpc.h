@@ -21,11 +21,10 @@
 #include "io/op.h"
 #include "io/port.h"
 #include "io/runtime.h"
+#include "io/tls.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
-
-struct arn_tls;
 
 typedef struct arn_grpc_channel arn_grpc_channel;
 typedef struct arn_grpc_head arn_grpc_head;
@@ -61,7 +60,7 @@ typedef struct arn_grpc_config {
     const char *path;
     const char *authority; /* NULL: host:port, or localhost */
     const char *user_agent;
-    struct arn_tls *tls; /* referenced by the channel; NULL: without TLS */
+    arn_tls *tls;        /* referenced by the channel; NULL: without TLS */
     int64_t max_receive; /* bytes of a reply's message; -1: no limit */
     uint64_t connect_ms; /* for one attempt: addresses, handshakes and the server's settings */
     uint64_t keepalive_ms;

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/status.h"
 #include "io/lookup.h"
+#include "io/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,8 @@
 #define IOVECS_MAX 16
 /* And so much is read from one connection before the others have their turn. */
 #define READ_SLICE (256u * 1024u)
+/* What is decrypted at a time: a record of TLS. */
+#define TLS_RECORD 16384u
 /* A buffer that has grown past this is given back after it was written. */
 #define KEEP_BUFFER (256u * 1024u)
 /* Until the next attempt at a unix socket whose queue of connections is full. A blocking connect()
@@ -58,6 +61,7 @@ struct arn_stream {
     uv_write_t write_req;
     uv_timer_t later; /* what must not happen within a call, or not yet */
     arn_lookup_waiter lookup;
+    arn_tls_conn *tls;
     const struct addrinfo *next_address;
     arn_deferred resume; /* reading, in the next turn */
     int connect_error;   /* of the last address tried */
@@ -68,9 +72,11 @@ struct arn_stream {
     unsigned has_handle : 1;
     unsigned reported : 1;
     unsigned muted : 1;
+    unsigned secured : 1;     /* the TLS handshake is over */
     unsigned closing_handles; /* close callbacks still to come, and one until the owner closes */
     size_t read;              /* in this turn, or a few */
     size_t sent;              /* not yet reported */
+    size_t encrypted;         /* plain bytes in `flying`; reported when all of it is written */
     batch filling;
     batch flying;
 };
@@ -180,6 +186,7 @@ static void unhold(arn_stream *s) {
         return;
     batch_free(&s->filling);
     batch_free(&s->flying);
+    arn__tls_conn_free(s->tls);
     arn_free(s);
 }
 
@@ -250,7 +257,7 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
 
     (void)suggested;
     buf->base = NULL;
-    if (s->events != NULL && s->events->get_space != NULL)
+    if (s->events != NULL && s->events->get_space != NULL && s->tls == NULL)
         buf->base = s->events->get_space(s->owner, &size);
     if (buf->base == NULL)
         buf->base = arn__runtime_scratch(s->rt, &size);
@@ -276,6 +283,55 @@ static void count_read(arn_stream *s, size_t n) {
     arn__runtime_defer(s->rt, &s->resume);
 }
 
+static void report_tls(arn_stream *s) {
+    arn__stream_flush(s); /* the alert that tells the server */
+    report(s, UV_EPROTO);
+}
+
+/* Goes on with the handshake; 1 when it is over and the owner, who knows, has not closed. */
+static int secure(arn_stream *s) {
+    int r = arn__tls_handshake(s->tls);
+
+    if (r < 0) {
+        report_tls(s);
+        return 0;
+    }
+    s->secured = r == 1;
+    arn__stream_flush(s);
+    if (!s->secured || s->reported)
+        return 0;
+    s->events->on_open(s->owner);
+    return s->events != NULL;
+}
+
+static void decrypt(arn_stream *s, const char *data, size_t len) {
+    char record[TLS_RECORD];
+    ptrdiff_t n;
+
+    arn__tls_feed(s->tls, data, len);
+    if (!s->secured && !secure(s))
+        return;
+    do {
+        size_t size;
+        char *to = s->events->get_space != NULL ? s->events->get_space(s->owner, &size) : NULL;
+        if (to == NULL) {
+            to = record;
+            size = sizeof(record);
+        }
+        n = arn__tls_read(s->tls, to, size);
+        if (n > 0)
+            s->events->on_data(s->owner, to, (size_t)n);
+    } while (n > 0 && s->events != NULL);
+    if (s->events == NULL)
+        return;
+    if (n == -2)
+        report_tls(s);
+    else if (n == -1)
+        report(s, UV_EOF);
+    else
+        arn__stream_flush(s); /* what TLS itself has to say */
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     arn_stream *s = stream->data;
 
@@ -286,10 +342,73 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
         return;
     }
     count_read(s, (size_t)n);
-    s->events->on_data(s->owner, buf->base, (size_t)n);
+    if (s->tls != NULL)
+        decrypt(s, buf->base, (size_t)n);
+    else
+        s->events->on_data(s->owner, buf->base, (size_t)n);
 }
 
 /* ---- writing ---- */
+
+/* So many bytes of `flying` are with the kernel. Encrypted ones have no counterpart each among the
+ * owner's: those are reported when all of the batch is written. */
+static void advance(arn_stream *s, size_t n) {
+    batch_advance(&s->flying, n);
+    if (s->tls != NULL) {
+        n = s->flying.first == s->flying.count ? s->encrypted : 0;
+        s->encrypted -= n;
+    }
+    if (n > 0)
+        s->events->on_sent(s->owner, n);
+}
+
+/* Plain bytes of `filling`, a slice at most, into TLS. 0, or -1: TLS has failed. */
+static int encrypt(arn_stream *s) {
+    batch *b = &s->filling;
+
+    while (b->first < b->count && s->encrypted < WRITE_SLICE) {
+        const segment *seg = &b->segments[b->first];
+        const char *base = seg->ext != NULL ? seg->ext : b->bytes.data;
+        size_t room = WRITE_SLICE - s->encrypted;
+        size_t n = seg->len < room ? seg->len : room;
+
+        if (arn__tls_write(s->tls, base + seg->offset, n) != 0)
+            return -1;
+        s->encrypted += n;
+        batch_advance(b, n);
+    }
+    if (b->first == b->count)
+        batch_reset(b);
+    return 0;
+}
+
+/* Makes what is to be written next the empty `flying`. 0, or a uv error. */
+static int refill(arn_stream *s) {
+    batch empty;
+
+    batch_reset(&s->flying);
+    if (s->tls != NULL) {
+        arn_buf *out = arn__tls_out(s->tls);
+        arn_buf bytes = s->flying.bytes;
+        segment *seg;
+
+        if (s->secured && encrypt(s) != 0)
+            return UV_EPROTO;
+        if (out->len == 0)
+            return 0;
+        seg = batch_add(&s->flying);
+        if (seg == NULL)
+            return UV_ENOMEM;
+        *seg = (segment){0, out->len, NULL, NULL, NULL};
+        s->flying.bytes = *out;
+        *out = bytes;
+    } else if (s->filling.count > 0) {
+        empty = s->flying;
+        s->flying = s->filling;
+        s->filling = empty;
+    }
+    return 0;
+}
 
 static void on_written(uv_write_t *req, int status) {
     arn_stream *s = req->data;
@@ -302,9 +421,8 @@ static void on_written(uv_write_t *req, int status) {
         report(s, status);
         return;
     }
-    batch_advance(&s->flying, n);
     s->sent = 0;
-    s->events->on_sent(s->owner, n);
+    advance(s, n);
     if (s->events != NULL)
         arn__stream_flush(s);
 }
@@ -319,35 +437,27 @@ void arn__stream_flush(arn_stream *s) {
 
     if (!s->open || s->writing || s->reported || s->muted || s->broken != 0)
         return;
-    if (s->flying.first == s->flying.count) {
-        batch empty;
-        batch_reset(&s->flying);
-        if (s->filling.count == 0)
-            return;
-        empty = s->flying;
-        s->flying = s->filling;
-        s->filling = empty;
-    }
-
-    count = batch_iovecs(&s->flying, iov);
-    n = uv_try_write(&s->u.stream, iov, count);
-    if (n < 0 && n != UV_EAGAIN) {
-        report_later(s, n);
-        return;
-    }
-    if (n > 0) {
-        batch_advance(&s->flying, (size_t)n);
-        s->events->on_sent(s->owner, (size_t)n);
-        if (s->flying.first == s->flying.count && s->filling.count == 0) {
-            batch_reset(&s->flying);
-            return;
-        }
+    do {
         if (s->flying.first == s->flying.count) {
-            arn__stream_flush(s);
-            return;
+            n = refill(s);
+            if (n < 0) {
+                report_later(s, n);
+                return;
+            }
+            if (s->flying.count == 0)
+                return;
         }
         count = batch_iovecs(&s->flying, iov);
-    }
+        n = uv_try_write(&s->u.stream, iov, count);
+        if (n < 0 && n != UV_EAGAIN) {
+            report_later(s, n);
+            return;
+        }
+        if (n > 0)
+            advance(s, (size_t)n);
+    } while (s->flying.first == s->flying.count);
+    if (n > 0)
+        count = batch_iovecs(&s->flying, iov);
 
     s->sent = 0;
     for (i = 0; i < count; i++)
@@ -361,7 +471,13 @@ void arn__stream_flush(arn_stream *s) {
 }
 
 size_t arn__stream_in_flight(const arn_stream *s) {
+    if (s->tls != NULL)
+        return s->encrypted;
     return s->writing ? s->sent : 0;
+}
+
+const char *arn__stream_why(const arn_stream *s) {
+    return s->tls != NULL && arn__tls_why(s->tls)[0] != '\0' ? arn__tls_why(s->tls) : NULL;
 }
 
 int arn__socket_peek(int fd) {
@@ -459,7 +575,15 @@ static void on_connected(uv_connect_t *req, int status) {
         report(s, status);
         return;
     }
-    s->events->on_open(s->owner);
+    if (s->target->tls == NULL) {
+        s->events->on_open(s->owner);
+        return;
+    }
+    s->tls = arn__tls_conn_new(s->target->tls, s->target->host);
+    if (s->tls == NULL)
+        report(s, UV_ENOMEM);
+    else
+        secure(s);
 }
 
 static void on_retry_handle_closed(uv_handle_t *handle) {

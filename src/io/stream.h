@@ -1,4 +1,5 @@
-/* stream.h - a byte stream to a server: TCP (every address of the name is tried) or a unix socket.
+/* stream.h - a byte stream to a server: TCP (every address of the name is tried) or a unix socket,
+ * with TLS on it where the target says so.
  *
  * io thread only. One stream is one connection: it is made by arn__stream_open(), reports to its
  * events, and is gone after arn__stream_close(). But for on_sent, events are never called from
@@ -9,6 +10,7 @@
 #define ARN_IO_STREAM_H
 
 #include "io/runtime.h"
+#include "io/tls.h"
 
 #include <stddef.h>
 
@@ -22,10 +24,11 @@ typedef struct arn_stream_target {
     int keepalive_idle; /* seconds; 0: the system's default. The same for the two below */
     int keepalive_interval;
     int keepalive_count;
+    arn_tls *tls; /* NULL: as it is */
 } arn_stream_target;
 
 typedef struct arn_stream_events {
-    /* Connected. */
+    /* Connected; with TLS, the handshake is over. */
     void (*on_open)(void *owner);
     /* Where to read next, or NULL for a buffer of the runtime's. May be NULL itself. */
     char *(*get_space)(void *owner, size_t *len);
@@ -34,8 +37,8 @@ typedef struct arn_stream_events {
     /* n more bytes are with the kernel. The one event that flush may call; it only counts: no
      * stream is written or closed from it. */
     void (*on_sent)(void *owner, size_t n);
-    /* Could not connect (uv_error, or < -3000 of a name look-up) or broke, or ended (UV_EOF). The
-     * owner must close the stream. Called at most once. */
+    /* Could not connect (uv_error, or < -3000 of a name look-up) or broke, or ended (UV_EOF); TLS
+     * has failed (UV_EPROTO). The owner must close the stream. Called at most once. */
     void (*on_error)(void *owner, int uv_error);
 } arn_stream_events;
 
@@ -54,6 +57,9 @@ int arn__stream_append(arn_stream *s, const char *data, size_t len);
  * when the stream closes. On ARN_ENOMEM release is not called. */
 int arn__stream_append_ref(arn_stream *s, const char *data, size_t len, void (*release)(void *),
                            void *arg);
+
+/* What TLS says of the stream's error, or NULL: it is not TLS's. Valid until the stream closes. */
+const char *arn__stream_why(const arn_stream *s);
 
 /* Starts writing what was appended, if the stream is open and no write is under way. */
 void arn__stream_flush(arn_stream *s);

@@ -193,6 +193,77 @@ static int take_pairs(pairs *p, PyObject *metadata) {
 
 /* ---- the channel ---- */
 
+/* Makes config.tls, unless there is one of this process: in a forked child the parent's may be
+ * locked for ever. 0, or -1 with an exception set. */
+static int make_tls(arn_py_grpc_channel *self) {
+    unsigned generation = arn_runtime_generation();
+    char why[200];
+
+    if (self->config.tls != NULL && self->tls_generation == generation)
+        return 0;
+    self->tls_generation = generation;
+    self->config.tls = arn_tls_new(&self->tls, why, sizeof(why));
+    if (self->config.tls != NULL)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "tls: %s", why);
+    return -1;
+}
+
+static int keep_pem(PyObject *strings, PyObject *o, const char *name, arn_slice *out) {
+    PyObject *bytes;
+    int r;
+
+    if (o == NULL || o == Py_None)
+        return 0;
+    if (!PyBytes_Check(o)) {
+        PyErr_Format(PyExc_TypeError, "tls['%s'] must be bytes in PEM, not %.100s", name,
+                     Py_TYPE(o)->tp_name);
+        return -1;
+    }
+    bytes = o;
+    r = PyList_Append(strings, bytes);
+    out->data = PyBytes_AS_STRING(bytes);
+    out->len = (size_t)PyBytes_GET_SIZE(bytes);
+    return r;
+}
+
+/* tls=dict(ca=..., cert=..., key=..., server_name=..., verify=True) */
+static int take_tls(arn_py_grpc_channel *self, PyObject *strings, PyObject *options) {
+    static const char *const names[] = {"ca", "cert", "key", "server_name", "verify"};
+    arn_tls_config *tls = &self->tls;
+    PyObject *values[5];
+    Py_ssize_t known = 0;
+    int i;
+
+    if (!PyDict_Check(options)) {
+        PyErr_SetString(PyExc_TypeError, "tls must be a dict or None");
+        return -1;
+    }
+    for (i = 0; i < 5; i++) {
+        values[i] = PyDict_GetItemString(options, names[i]);
+        known += values[i] != NULL;
+    }
+    if (known != PyDict_GET_SIZE(options)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "tls takes ca, cert, key, server_name and verify, nothing else");
+        return -1;
+    }
+    tls->alpn = "h2";
+    tls->verify = values[4] == NULL ? 1 : PyObject_IsTrue(values[4]);
+    if (tls->verify < 0 || keep_pem(strings, values[0], "ca", &tls->ca) < 0 ||
+        keep_pem(strings, values[1], "cert", &tls->cert) < 0 ||
+        keep_pem(strings, values[2], "key", &tls->key) < 0 ||
+        arn_py_keep_string(strings, values[3], "tls['server_name']", &tls->server_name) < 0)
+        return -1;
+    return make_tls(self);
+}
+
+static void drop_tls(arn_py_grpc_channel *self) {
+    if (self->tls_generation == arn_runtime_generation())
+        arn_tls_unref(self->config.tls);
+    self->config.tls = NULL;
+}
+
 /* The core's channel, made on first use and after a fork. Borrowed; NULL with an exception set. */
 static arn_grpc_channel *core_of(arn_py_grpc_channel *self) {
     arn_runtime *rt;
@@ -205,6 +276,9 @@ static arn_grpc_channel *core_of(arn_py_grpc_channel *self) {
     /* As in arn_py_http_core(): the parent process's is left alone, a stopped one is let go. */
     if (self->channel != NULL && self->generation == arn_runtime_generation())
         arn_grpc_channel_release(self->channel);
+    self->channel = NULL;
+    if (self->tls.alpn != NULL && make_tls(self) < 0)
+        return NULL;
     self->generation = arn_runtime_generation();
     self->channel = arn_grpc_channel_new(rt, &self->config);
     if (self->channel == NULL)
@@ -299,15 +373,19 @@ static int init_channel(PyObject *op, PyObject *args, PyObject *kwargs) {
                    check_address(&c) < 0 || check_text(c.authority, "authority") < 0 ||
                    check_text(c.user_agent, "user_agent") < 0))
         r = -1;
+    if (r == 0 && tls != NULL && tls != Py_None)
+        r = take_tls(self, strings, tls);
     if (r == 0)
         self->heads = PyDict_New();
     if (r < 0 || self->heads == NULL) {
+        drop_tls(self);
         Py_XDECREF(strings);
         Py_XDECREF(all);
         return -1;
     }
     if (c.user_agent == NULL)
         c.user_agent = "grpc-c-arshai-native";
+    c.tls = self->config.tls;
     self->config = c;
     self->metadata = all;
     self->strings = strings;
@@ -333,6 +411,7 @@ static void dealloc_channel(PyObject *op) {
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs(op);
     release_core(self);
+    drop_tls(self);
     Py_CLEAR(self->heads);
     Py_CLEAR(self->metadata);
     Py_CLEAR(self->strings);
@@ -654,7 +733,8 @@ PyDoc_STRVAR(
     "A gRPC channel on the io thread, for any number of event loops and threads.\n\n"
     "host and port, or the path of a unix socket. metadata: pairs sent with every call.\n"
     "max_receive: bytes of a reply, -1: no limit. keepalive: seconds of silence before the\n"
-    "server is pinged, None: never. max_connections: opened one by one where the server\n"
+    "server is pinged, None: never. tls: dict(ca, cert, key in PEM; server_name; verify=True),\n"
+    "each may be left out. max_connections: opened one by one where the server\n"
     "limits the calls on each.");
 
 PyDoc_STRVAR(unary_doc,

@@ -17,6 +17,8 @@ typedef struct arn_py_grpc_channel {
     PyObject *heads;           /* dict: method path -> capsule of its arn_grpc_head */
     arn_grpc_channel *channel; /* of the runtime it was made for; see core_of() */
     unsigned generation;
+    arn_tls_config tls; /* its bytes are held by `strings`; config.tls is made of it */
+    unsigned tls_generation;
     int is_closed;
     PyObject *weakrefs;
 } arn_py_grpc_channel;

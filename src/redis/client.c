@@ -759,9 +759,13 @@ arn_redis_client *arn_redis_client_new(arn_runtime *rt, const arn_redis_config *
     ok &= own(&c->client_name);
     ok &= own(&c->lib_name);
     ok &= own(&c->lib_version);
-    client->target = (arn_stream_target){
-        c->host,           c->port, c->path, c->keepalive, c->keepalive_idle, c->keepalive_interval,
-        c->keepalive_count};
+    client->target = (arn_stream_target){.host = c->host,
+                                         .port = c->port,
+                                         .path = c->path,
+                                         .keepalive = c->keepalive,
+                                         .keepalive_idle = c->keepalive_idle,
+                                         .keepalive_interval = c->keepalive_interval,
+                                         .keepalive_count = c->keepalive_count};
     client->label = ok ? arn__stream_label(&client->target) : NULL;
     if (!ok || client->label == NULL) {
         free_config(c);
