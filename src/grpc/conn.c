@@ -108,7 +108,10 @@ static void on_goaway(void *owner, uint32_t error) {
 }
 
 static void on_pong(void *owner) {
-    ((arn_grpc_conn *)owner)->ping_by = 0;
+    arn_grpc_conn *conn = owner;
+
+    conn->ping_by = 0;
+    arn__grpc_channel_due(conn->channel, conn->last_read + conn->channel->keepalive_ms);
 }
 
 static const arn_grpc_session_events session_events = {
