@@ -60,7 +60,8 @@ static void *grown(void *p, size_t *cap, size_t need) {
 
 static void put(conn *c, const void *bytes, size_t len) {
     c->out = grown(c->out, &c->out_cap, c->out_len + len);
-    memcpy(c->out + c->out_len, bytes, len);
+    if (len > 0)
+        memcpy(c->out + c->out_len, bytes, len);
     c->out_len += len;
 }
 
