@@ -174,6 +174,7 @@ class Relay:
         with contextlib.suppress(OSError):
             if self.reset:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RD)  # whoever waits in recv() keeps it open
                 sock.close()
             else:
                 sock.shutdown(socket.SHUT_RDWR)
