@@ -22,7 +22,7 @@ from arshai_native._api_client import (
     show_url,
 )
 from arshai_native._api_errors import OpenAIErrors, status_of
-from arshai_native.embeddings._gather import Gatherer
+from arshai_native._gather import Gatherer
 
 # Requests of one call under way at the same time. A call of many batches ends eight times sooner
 # than one after another; more brings little (a hosted API answers with 429, a server of one's own
