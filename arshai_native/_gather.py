@@ -15,12 +15,9 @@ from typing import Any
 
 from arshai_native._api_errors import copy_of
 
-# OpenAI takes 300,000 tokens a request, of about four bytes each.
-MAX_BYTES = 1 << 20
-
 
 class _Call:
-    """One caller that waits, and what it wants embedded."""
+    """One caller that waits, and what it asks for."""
 
     __slots__ = ("alone", "future", "items", "request", "size", "waiting")
 
@@ -48,9 +45,10 @@ class Gatherer:
     """
     Gathers the calls of one event loop; used on its thread only.
 
-    send: coroutine function, items to their results in order. batch: items of a request at most.
-    limit: requests under way at most. wait: see above. divisible: whether an error may be due to
-    one of the inputs, so that each of the request's calls is worth another attempt by itself.
+    send: coroutine function, items to their results in order, as anything that can be sliced.
+    batch, max_bytes: items of a request at most, and of their sizes. limit: requests under way at
+    most. wait: see above. divisible: whether an error may be due to one of the inputs, so that
+    each of the request's calls is worth another attempt by itself.
     """
 
     def __init__(
@@ -58,12 +56,14 @@ class Gatherer:
         send: Callable[[list[Any]], Awaitable[list[Any]]],
         *,
         batch: int,
+        max_bytes: int,
         limit: int,
         wait: float,
         divisible: Callable[[Exception], bool],
     ) -> None:
         self._send = send
         self._batch = batch
+        self._max_bytes = max_bytes
         self._limit = limit
         self._wait = wait
         self._divisible = divisible
@@ -98,7 +98,7 @@ class Gatherer:
             raise
 
     def _full(self) -> bool:
-        return self._items >= self._batch or self._bytes >= MAX_BYTES
+        return self._items >= self._batch or self._bytes >= self._max_bytes
 
     def _returned(self) -> None:
         self._under_way -= 1
@@ -153,7 +153,7 @@ class Gatherer:
                 if taken and (
                     call.alone
                     or count + len(call.items) > self._batch
-                    or size + call.size > MAX_BYTES
+                    or size + call.size > self._max_bytes
                 ):
                     break
                 taken.append(call)

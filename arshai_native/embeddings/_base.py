@@ -32,6 +32,8 @@ MAX_CONCURRENCY = 8
 # Texts of gathered requests under way on one event loop. The SDK's pool of 1,000 connections
 # carries as many single ones: nobody has to wait who would not have had to before.
 _GATHERED_TEXTS = 1000
+# OpenAI takes 300,000 tokens a request, of about four bytes each.
+_GATHERED_BYTES = 1 << 20
 
 # Seconds after which waiting calls no longer wait for a request under way to return.
 GATHER_WAIT = 0.05
@@ -183,6 +185,7 @@ class Embedding:
                 gatherer = self._gatherers[loop] = Gatherer(
                     self._send,
                     batch=self.batch_size,
+                    max_bytes=_GATHERED_BYTES,
                     limit=self._gather_limit,
                     wait=self.gather_wait,
                     divisible=self._divisible,

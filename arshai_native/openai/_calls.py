@@ -25,6 +25,7 @@ from openai._models import BaseModel, FinalRequestOptions
 from openai._streaming import extract_stream_chunk_type
 
 from arshai_native import _core
+from arshai_native._original import drive, is_from
 
 from ._plan import plan_of
 from ._sdk import MAJOR as MAJOR
@@ -59,36 +60,13 @@ _PROVIDERS = (
 _HTTP_HOOKS = ("send", "build_request", "_send_handling_auth", "_send_single_request")
 
 
-def _code_of(value: Any) -> types.CodeType | None:
-    if isinstance(value, property):
-        value = value.fget
-    elif isinstance(value, (staticmethod, classmethod)):
-        value = value.__func__
-    return getattr(value, "__code__", None) if type(value) is types.FunctionType else None
-
-
-def _is_from(value: Any, folder: str) -> bool:
-    code = _code_of(value)
-    return code is not None and code.co_filename.startswith(folder)
-
-
 def _is_original(owner: type, names: tuple[str, ...], *folders: str) -> bool:
     """Whether all of these methods are where the package put them."""
     return all(
-        any(_is_from(value, folder) for folder in folders)
+        any(is_from(value, folder) for folder in folders)
         for name in names
         if (value := inspect.getattr_static(owner, name, None)) is not None
     )
-
-
-def drive(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns that need not wait for anything; LookupError if it does wait."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    coroutine.close()
-    raise LookupError("it waits")
 
 
 # ---- recipes ----
@@ -159,7 +137,7 @@ def recipe_of(peer: type, name: str) -> Recipe | None:
     """The recipe of a method, None if it is not the SDK's or not of the simple kind."""
     function = inspect.getattr_static(peer, name)
     inner = getattr(function, "__wrapped__", function)
-    if not _is_from(function, _SDK) or not _is_from(inner, _SDK):
+    if not is_from(function, _SDK) or not is_from(inner, _SDK):
         return None
     try:
         recipe = Recipe(peer, name)
@@ -235,7 +213,7 @@ def eligible(client: Any) -> bool:
         and _is_original(type(client), _HOOKS, _SDK)
         and _is_original(httpx.AsyncClient, _HTTP_HOOKS, _HTTPX)
         and not any(
-            not _is_from(hook, _SDK) for hooks in http.event_hooks.values() for hook in hooks
+            not is_from(hook, _SDK) for hooks in http.event_hooks.values() for hook in hooks
         )
     )
 

@@ -1,0 +1,193 @@
+"""query, get and delete: a template for everything but the expression."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from pymilvus.client import ts_utils
+from pymilvus.client.types import OmitZeroDict
+
+from . import _sdk, _wire
+from ._sdk import PEER, SERVICE
+from ._search import follows_writes, is_timeout, last_write, native_channel_of, split_options
+from ._template import DELETE, QUERY, Timestamp, freeze, template
+
+_QUERY = SERVICE + "Query"
+_DELETE = SERVICE + "Delete"
+
+_TIMESTAMPS = ("construct_guarantee_ts", "get_collection_ts")
+_WATCHES = {
+    "query": _sdk.watch(
+        "query", "query", "_get_schema", prepare=("query_request",), timestamps=_TIMESTAMPS
+    ),
+    "get": _sdk.watch(
+        "get", "query", "_get_schema", prepare=("query_request",), timestamps=_TIMESTAMPS
+    ),
+    "delete": _sdk.watch(
+        "delete",
+        "delete",
+        "_get_schema",
+        prepare=("delete_request",),
+        timestamps=("update_collection_ts",),
+    ),
+}
+
+
+class _QueryPlan:
+    """A kind of query: all of its request but the expression and the timestamp."""
+
+    __slots__ = ("head", "strict", "timestamp")
+
+    def __init__(self, captured: _sdk.Captured, options: dict[str, Any]) -> None:
+        cleared = ["expr"]
+        self.timestamp = None
+        if follows_writes(options):
+            cleared.append("guarantee_timestamp")
+            self.timestamp = Timestamp(QUERY.guarantee_timestamp)
+        self.head = template(captured.request, *cleared)
+        self.strict = bool(options.get("strict_float32", False))
+
+    def message(self, client: Any, collection: str, expression: str) -> bytes:
+        head = self.head
+        if self.timestamp is not None:
+            head += self.timestamp.bytes(last_write(collection, client))
+        return head + QUERY.expr.data(expression.encode()) if expression else head
+
+
+async def query(
+    client: Any,
+    name: str,
+    collection: Any,
+    filter: Any,
+    ids: Any,
+    options: dict[str, Any],
+    timeout: Any,
+    kwargs: dict[str, Any],
+) -> Any:
+    """query or get (name). options: output_fields, partition_names. PEER: it is for pymilvus."""
+    if (
+        not _WATCHES[name].intact()
+        or type(collection) is not str
+        or type(filter) is not str
+        or not is_timeout(timeout)
+    ):
+        return PEER
+    if ids is not None and not (type(ids) is list and ids and not filter):
+        return PEER
+    channel = await native_channel_of(client, kwargs)
+    if channel is None:
+        return PEER
+    named, apart = split_options(kwargs)
+    try:
+        expression, schema = filter, None
+        if ids is not None:
+            expression, schema = await _expression(client, collection, ids, timeout, kwargs)
+        key = (name, collection, freeze(options), freeze(named))
+        plan = client._plans.get(key)
+        if plan is None:
+            arguments = copy.deepcopy(options | named)
+            if name == "get":
+                arguments["ids"] = ids
+            captured = _sdk.record(client, schema, name, collection, **arguments)
+            if captured is None or captured.method != "Query":
+                return PEER
+            plan = _QueryPlan(captured, named)
+            client._plans.keep(key, plan)
+        context = client._generate_call_context(**apart)
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        message = plan.message(client, collection, expression)
+    except Exception:  # pymilvus says it in its own words
+        return PEER
+    started = time.monotonic()
+    try:
+        reply = await channel.send(_QUERY, message, timeout, metadata)
+        return _wire.query_result(reply, plan.strict)
+    except Exception as error:
+        arguments = options | kwargs
+        if name == "query":
+            arguments["filter"] = filter
+        return await _sdk.replay(
+            client, name, "query", error, started, timeout, collection, ids=ids, **arguments
+        )
+
+
+async def _expression(
+    client: Any, collection: str, ids: list[Any], timeout: Any, kwargs: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    context = client._generate_call_context(**kwargs)
+    schema, _ = await client._handler._get_schema(
+        collection, timeout=timeout, context=context, **kwargs
+    )
+    return client._pack_pks_expr(schema, ids), schema
+
+
+async def delete(
+    client: Any,
+    collection: Any,
+    ids: Any,
+    filter: Any,
+    partition: Any,
+    timeout: Any,
+    kwargs: dict[str, Any],
+) -> Any:
+    """PEER: it is for pymilvus."""
+    if (
+        not _WATCHES["delete"].intact()
+        or type(collection) is not str
+        or not is_timeout(timeout)
+        or "pks" in kwargs
+    ):
+        return PEER
+    if type(ids) is int or type(ids) is str:
+        keys = [ids]
+    elif type(ids) is list and all([type(each) in (int, str) for each in ids]):
+        keys = ids
+    else:
+        keys = []
+    if bool(keys) == (type(filter) is str and bool(filter)):
+        return PEER
+    if keys and filter is not None and filter != "":
+        return PEER
+    if not keys and ids is not None and ids != []:
+        return PEER
+    channel = await native_channel_of(client, kwargs)
+    if channel is None:
+        return PEER
+    named, apart = split_options(kwargs)
+    try:
+        expression = filter
+        if keys:
+            expression, _ = await _expression(client, collection, keys, timeout, kwargs)
+        key = ("delete", collection, freeze(partition), freeze(named))
+        head = client._plans.get(key)
+        if head is None:
+            captured = _sdk.record(
+                client, None, "delete", collection, filter="x",
+                partition_name=partition, **copy.deepcopy(named),
+            )  # fmt: skip
+            if captured is None or captured.method != "Delete":
+                return PEER
+            head = template(captured.request, "expr")
+            client._plans.keep(key, head)
+        context = client._generate_call_context(**apart)
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        message = head + DELETE.expr.data(expression.encode())
+    except Exception:
+        return PEER
+    started = time.monotonic()
+    try:
+        reply = await channel.send(_DELETE, message, timeout, metadata)
+        result = _wire.mutation_result(reply, False)
+    except Exception as error:
+        return await _sdk.replay(
+            client, "delete", "delete", error, started, timeout, collection, ids=ids,
+            filter=filter, partition_name=partition, **kwargs,
+        )  # fmt: skip
+    ts_utils.update_collection_ts(
+        collection, result.timestamp, client._handler.server_address, client._config.db_name
+    )
+    if result.primary_keys:
+        return list(result.primary_keys)
+    return OmitZeroDict({"delete_count": result.delete_count, "cost": result.cost})

@@ -1,0 +1,133 @@
+"""insert and upsert: the rows from C, by the collection's schema as pymilvus has it in its cache."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from pymilvus.client import ts_utils
+from pymilvus.client.types import OmitZeroDict
+
+from arshai_native import _core
+
+from . import _sdk, _wire
+from ._sdk import PEER, SERVICE
+from ._search import is_timeout, native_channel_of, split_options
+from ._template import INSERT, UPSERT, freeze, template
+
+
+class _Kind:
+    """What tells insert from upsert."""
+
+    def __init__(self, name: str, handler: str, prepare: str, fields: Any, count: str) -> None:
+        self.name = name
+        self.handler = handler
+        self.method = SERVICE + name.capitalize()
+        self.fields = fields
+        self.count = count
+        self.watch = _sdk.watch(
+            name,
+            handler,
+            "_get_schema",
+            prepare=(prepare, f"_parse_{'upsert_' if name == 'upsert' else ''}row_request"),
+            timestamps=("update_collection_ts",),
+        )
+
+
+INSERT_KIND = _Kind("insert", "insert_rows", "row_insert_param", INSERT, "insert_count")
+UPSERT_KIND = _Kind("upsert", "upsert_rows", "row_upsert_param", UPSERT, "upsert_count")
+
+# With these rows need not be complete, or are no rows.
+_OTHERS = frozenset(("partial_update", "field_ops", "upsert_param"))
+
+
+def compiled(client: Any, collection: str, schema: dict[str, Any]) -> Any:
+    """The schema for C. The dict in pymilvus's cache is never changed, only replaced."""
+    key = (client._handler.server_address, client._config.db_name, collection)
+    known = client._schemas.get(key)
+    if known is None or known[0] is not schema:
+        known = (schema, _core.MilvusSchema(schema))
+        client._schemas.keep(key, known)
+    return known[1]
+
+
+async def write(
+    kind: _Kind,
+    client: Any,
+    collection: Any,
+    data: list[Any],
+    partition: Any,
+    timeout: Any,
+    kwargs: dict[str, Any],
+) -> Any:
+    """PEER: it is for pymilvus."""
+    if (
+        not kind.watch.intact()
+        or type(collection) is not str
+        or not is_timeout(timeout)
+        or not _OTHERS.isdisjoint(kwargs)
+    ):
+        return PEER
+    channel = await native_channel_of(client, kwargs)
+    if channel is None:
+        return PEER
+    named, apart = split_options(kwargs)
+    fields = kind.fields
+    try:
+        context = client._generate_call_context(**kwargs)
+        schema, updated = await client._handler._get_schema(
+            collection, timeout=timeout, context=context, **kwargs
+        )
+        rows = compiled(client, collection, schema).rows(data)
+        if rows is None:
+            return PEER
+        key = (kind.name, collection, freeze(partition), freeze(named))
+        head = client._plans.get(key)
+        if head is None:
+            captured = _sdk.record(
+                client, schema, kind.name, collection, data[:1],
+                partition_name=partition, **copy.deepcopy(named),
+            )  # fmt: skip
+            if captured is None or captured.method != kind.name.capitalize():
+                return PEER
+            head = template(captured.request, "fields_data", "num_rows", "schema_timestamp")
+            client._plans.keep(key, head)
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        message = b"".join(
+            (
+                head,
+                fields.num_rows.integer(len(data)),
+                fields.schema_timestamp.integer(updated),
+                rows,
+            )
+        )
+    except Exception:  # pymilvus says it in its own words
+        return PEER
+    started = time.monotonic()
+    try:
+        reply = await channel.send(kind.method, message, timeout, metadata)
+        result = _wire.mutation_result(reply, True)
+    except Exception as error:
+        return await _sdk.replay(
+            client, kind.name, kind.handler, error, started, timeout, collection, data,
+            partition_name=partition, **kwargs,
+        )  # fmt: skip
+    ts_utils.update_collection_ts(
+        collection, result.timestamp, client._handler.server_address, client._config.db_name
+    )
+    if kind is INSERT_KIND:
+        return OmitZeroDict(
+            {
+                "insert_count": result.insert_count,
+                "ids": result.primary_keys,
+                "cost": result.cost,
+            }
+        )
+    return OmitZeroDict(
+        {
+            "upsert_count": result.upsert_count,
+            "cost": result.cost,
+            "ids": result.primary_keys,
+        }
+    )

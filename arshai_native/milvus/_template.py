@@ -1,0 +1,130 @@
+"""Requests in two parts: what is the same from call to call, built by pymilvus once, and the rest.
+
+Messages of protobuf may be put together from pieces: of a field that comes twice the last one
+counts, so the fields that a call adds are simply written behind the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pymilvus.grpc_gen import milvus_pb2
+
+# Of plans that a client keeps; beyond, the oldest go.
+_MOST = 512
+
+Key = tuple[Any, ...]
+
+
+class Unfreezable(Exception):
+    """An argument that is none of the plain types, whose value a key cannot stand for."""
+
+
+def freeze(value: Any) -> Any:
+    """The value of a plain argument as something immutable. 1, 1.0 and True are different."""
+    kind = type(value)
+    if kind is str or value is None:
+        return value
+    if kind is int or kind is bool:
+        return (kind, value)
+    if kind is float:
+        return (kind, repr(value))
+    if kind is list or kind is tuple:
+        return (kind, *[freeze(each) for each in value])
+    if kind is dict:
+        frozen: list[Any] = [kind]
+        for key, each in value.items():
+            if type(key) is not str:
+                raise Unfreezable
+            frozen.append(key)
+            frozen.append(freeze(each))
+        return tuple(frozen)
+    raise Unfreezable
+
+
+class Plans(dict[Key, Any]):
+    """What is known of earlier calls, by their frozen arguments."""
+
+    def keep(self, key: Key, plan: Any) -> None:
+        while len(self) >= _MOST:
+            try:
+                self.pop(next(iter(self)), None)
+            except (StopIteration, RuntimeError):  # another thread was here
+                break
+        self[key] = plan
+
+
+def varint(value: int) -> bytes:
+    if value < 0:
+        value += 1 << 64
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+class Field:
+    """One field of a message, by the number that pymilvus's own description of it gives."""
+
+    __slots__ = ("_bytes", "_number")
+
+    def __init__(self, message: Any, name: str) -> None:
+        number = message.DESCRIPTOR.fields_by_name[name].number
+        self._number = varint(number << 3)
+        self._bytes = varint(number << 3 | 2)
+
+    def integer(self, value: int) -> bytes:
+        return self._number + varint(value)
+
+    def data(self, value: bytes) -> bytes:
+        return self._bytes + varint(len(value)) + value
+
+
+class _Fields:
+    """The fields that calls add."""
+
+    def __init__(self, message: Any, *names: str) -> None:
+        for name in names:
+            setattr(self, name, Field(message, name))
+
+    def __getattr__(self, name: str) -> Field:
+        raise AttributeError(name)
+
+
+SEARCH = _Fields(milvus_pb2.SearchRequest, "nq", "placeholder_group", "guarantee_timestamp")
+HYBRID = _Fields(milvus_pb2.HybridSearchRequest, "requests", "guarantee_timestamp")
+QUERY = _Fields(milvus_pb2.QueryRequest, "expr", "guarantee_timestamp")
+DELETE = _Fields(milvus_pb2.DeleteRequest, "expr")
+INSERT = _Fields(milvus_pb2.InsertRequest, "num_rows", "schema_timestamp")
+UPSERT = _Fields(milvus_pb2.UpsertRequest, "num_rows", "schema_timestamp")
+
+
+def template(request: Any, *fields: str) -> bytes:
+    """The request without these fields, which each call adds."""
+    head = type(request)()
+    head.CopyFrom(request)
+    for name in fields:
+        head.ClearField(name)
+    data: bytes = head.SerializeToString()
+    return data
+
+
+class Timestamp:
+    """
+    The guarantee timestamp of a plan's calls: pymilvus takes that of the client's last write to
+    the collection, unless the consistency level says otherwise.
+    """
+
+    __slots__ = ("_field", "_last")
+
+    def __init__(self, field: Field) -> None:
+        self._field = field
+        self._last = (-1, b"")
+
+    def bytes(self, value: int) -> bytes:
+        last = self._last
+        if last[0] != value:
+            self._last = last = (value, self._field.integer(value))
+        return last[1]
