@@ -82,6 +82,22 @@ $(BUILD)/.llama: $(VENV)/.made tools/extras.py tools/install.py
 	elif [ $$? -eq 130 ]; then exit 130; \
 	else echo '==> llama.cpp cannot be installed: $(BUILD)/llama.log'; fi
 
+# Milvus servers, each in an environment of its own. Where one cannot be had its tests say so.
+# $(1): extra of pyproject.toml
+define milvus_server
+$(BUILD)/.$(1): $(VENV)/.made tools/extras.py
+	$$(call say,installing $(1))
+	@mkdir -p $(BUILD)
+	@$(VENV)/bin/python tools/extras.py $(1) >$(BUILD)/$(1).txt
+	@if { $(VENV)/bin/python -m venv $(BUILD)/$(1) && $(BUILD)/$(1)/bin/python -m pip \
+		--disable-pip-version-check -q install -r $(BUILD)/$(1).txt; } >$(BUILD)/$(1).log 2>&1; \
+		then touch $$@; else rm -rf $(BUILD)/$(1); tail -n 3 $(BUILD)/$(1).log; \
+		echo '==> $(1) cannot be installed: $(BUILD)/$(1).log'; fi
+endef
+
+$(eval $(call milvus_server,milvus-lite))
+$(eval $(call milvus_server,milvus-standalone))
+
 # ---- C: the core as a static library without Python, one program for each tests/c/test_*.c ----
 
 C_TESTS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
@@ -134,7 +150,7 @@ EXPRESS_TESTS := $(patsubst %,test_redis_%.py,\
 PYTEST := timeout $(TEST_TIMEOUT) ../$(VENV)/bin/python -m pytest -q -c ../pyproject.toml
 
 ## test-py         Python tests, on real servers that they start themselves
-test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama
+test-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.llama $(BUILD)/.milvus-lite
 	$(call say,Python tests)
 	@cd tests && $(PYTEST) .
 	$(call say,Python tests about faults$(comma) on express connections)
@@ -158,6 +174,12 @@ asan-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 	@cd tests && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(CURDIR)/$(BUILD)/asan-py/lib $(PYTEST) $(ASAN_TESTS)
+
+## test-milvus-standalone  the tests of the Milvus client on the whole Milvus server (2.3.5)
+.PHONY: test-milvus-standalone
+test-milvus-standalone: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.milvus-standalone \
+		$(BUILD)/.milvus-lite
+	@cd tests && ARN_TEST_MILVUS=standalone $(PYTEST) test_milvus_*.py
 
 ## leak            repeats the main operations and fails when memory or objects grow
 leak: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test

@@ -139,7 +139,7 @@ class MilvusLite(_Server):
 
 
 class MilvusStandalone(_Server):
-    """The standalone server, which takes its ports from a file of its own making."""
+    """The standalone server. It finds ports for its parts; that of its health is always the same."""
 
     start_time = 120.0
 
@@ -147,7 +147,8 @@ class MilvusStandalone(_Server):
         command = STANDALONE / "bin" / "milvus-server"
         if not command.exists():
             raise RuntimeError(f"the standalone server is not installed in {STANDALONE}")
-        self.metrics_port = free_port()
+        if self._ready():
+            raise RuntimeError("another Milvus server has the port for its health, 9091")
         self._popen(
             [
                 str(command), "--data", os.path.join(self.dir, "data"),
@@ -158,7 +159,7 @@ class MilvusStandalone(_Server):
     def _ready(self) -> bool:
         try:
             with urllib.request.urlopen(
-                f"http://{self.host}:{self.metrics_port}/healthz", timeout=2
+                f"http://{self.host}:9091/healthz", timeout=2
             ) as response:
                 return response.read().strip() == b"OK"
         except OSError:

@@ -97,7 +97,7 @@ def kind_of(data: Any) -> Any:
         return kind
     if type(data) is np.ndarray:
         return (data.dtype.str, data.ndim - 1) if data.ndim == 2 and len(data) else None
-    return "sparse" if hasattr(data, "tocsr") else None
+    return None
 
 
 # Of these several callers' vectors may stand in one list.

@@ -1,0 +1,60 @@
+"""Fixtures of the tests of the Milvus client: real servers, and clients of both kinds.
+
+Test modules load them with `pytest_plugins = ("milvusfixtures",)`. ARN_TEST_MILVUS=standalone runs
+the tests on the whole Milvus server where they do not say otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from milvusservers import STANDALONE, MilvusLite, MilvusStandalone, lite_packages
+
+IS_STANDALONE = os.environ.get("ARN_TEST_MILVUS") == "standalone"
+
+
+def _need_lite() -> None:
+    if lite_packages() is None:
+        pytest.skip("milvus-lite is not installed: make build/.milvus-lite says why")
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[MilvusLite | MilvusStandalone]:
+    if IS_STANDALONE:
+        if not (STANDALONE / "bin" / "milvus-server").exists():
+            pytest.skip("the Milvus server is not installed: make build/.milvus-standalone")
+        with MilvusStandalone() as server:
+            yield server
+        return
+    _need_lite()
+    with MilvusLite() as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: MilvusLite) -> MilvusLite:
+    """A server that is not to be harmed."""
+    return shared_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[MilvusLite]:
+    """milvus-lite for one test, which may end it."""
+    _need_lite()
+    with MilvusLite() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """pymilvus logs a traceback with each error."""
+    caplog.set_level("CRITICAL", "pymilvus.decorators")
