@@ -46,7 +46,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 class NativeChannel(grpc.aio.Channel):
     """Unary calls over _core.GrpcChannel. Serves any number of event loops and threads."""
 
-    def __init__(self, target: str, core: Any) -> None:
+    def __init__(self, target: str, core: _core.GrpcChannel) -> None:
         self.target = target
         self._core = core
         self._unary_unary_interceptors: list[Any] = []
@@ -66,6 +66,7 @@ class NativeChannel(grpc.aio.Channel):
         message: bytes,
         timeout: float | None = None,
         metadata: tuple[tuple[str, str | bytes], ...] = (),
+        wait_for_ready: bool = False,
     ) -> bytes:
         """One call: the reply's bytes, or grpc's AioRpcError."""
         if self._closed:
@@ -73,7 +74,7 @@ class NativeChannel(grpc.aio.Channel):
         # No lock: between reading and writing an attribute CPython does not change threads.
         self._under_way += 1
         try:
-            reply: bytes = await self._core.unary(method, message, timeout, metadata)
+            reply = await self._core.unary(method, message, timeout, metadata, wait_for_ready)
         except _core.GrpcError as error:
             raise self.error_of(error) from None
         finally:
@@ -81,7 +82,7 @@ class NativeChannel(grpc.aio.Channel):
         self._answered = True
         return reply
 
-    def error_of(self, error: Any) -> AioRpcError:
+    def error_of(self, error: _core.GrpcError) -> AioRpcError:
         """The exception that grpc.aio raises. It knows its channel: see _connection.py."""
         result = AioRpcError(
             _CODES.get(error.code, grpc.StatusCode.UNKNOWN),
@@ -149,9 +150,10 @@ class NativeChannel(grpc.aio.Channel):
         method = details.method
         if isinstance(method, bytes):
             method = method.decode("ascii")
-        if details.wait_for_ready:
-            await asyncio.wait_for(self.channel_ready(), details.timeout)
-        reply = await self.send(method, message, details.timeout, tuple(details.metadata or ()))
+        metadata = tuple(details.metadata or ())
+        reply = await self.send(
+            method, message, details.timeout, metadata, bool(details.wait_for_ready)
+        )
         return deserialize(reply) if deserialize is not None else reply
 
     def _streams(self, method: str, *_: Any, **__: Any) -> Any:
@@ -318,7 +320,7 @@ def native_channel(
         arguments[key] = convert(value)
     if tls is not None and tls.get("server_name"):
         arguments.setdefault("authority", tls["server_name"])
-    core = _core.GrpcChannel(**target, tls=tls, **arguments)  # type: ignore[attr-defined]
+    core = _core.GrpcChannel(**target, tls=tls, **arguments)
     return NativeChannel(address, core)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pymilvus.client.abstract import AnnSearchRequest, BaseRanker, RRFRanker, WeightedRanker
 
+from arshai_native import _core
+
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
 from ._search import (
@@ -15,7 +17,7 @@ from ._search import (
     encoded,
     follows_writes,
     is_timeout,
-    kind_of,
+    is_bytes,
     last_write,
     native_channel_of,
     split_options,
@@ -57,16 +59,16 @@ class _HybridPlan:
                 Timestamp(SEARCH.guarantee_timestamp),
             )
 
-    def message(self, client: Any, collection: str, vectors: list[tuple[bytes, int]]) -> bytes:
+    def message(self, client: Any, collection: str, vectors: list[tuple[int, int, bytes]]) -> bytes:
         whole = part = b""
         if self.timestamps is not None:
             written = last_write(collection, client)
             whole, part = (each.bytes(written) for each in self.timestamps)
-        pieces = [self.head, whole]
-        for head, (group, count) in zip(self.parts, vectors, strict=True):
-            search = head + part + SEARCH.placeholder_group.data(group) + SEARCH.nq.integer(count)
-            pieces.append(HYBRID.requests.data(search))
-        return b"".join(pieces)
+        searches = [
+            _core.milvus_search_request(head + part, kind, count, [values])
+            for head, (kind, count, values) in zip(self.parts, vectors, strict=True)
+        ]
+        return _core.milvus_append_messages(self.head + whole, HYBRID.requests.number, searches)
 
 
 def _frozen_ranker(ranker: Any) -> Any:
@@ -106,18 +108,16 @@ async def hybrid_search(
     named, apart = split_options(kwargs)
     try:
         schema = None
-        types: list[Any] = []
-        vectors: list[tuple[bytes, int]] = []
+        vectors: list[tuple[int, int, bytes]] = []
         for request in requests:
-            kind, vector_type = kind_of(request.data), None
-            if kind is bytes:
+            vector_type = 0
+            if is_bytes(request.data):
                 schema, vector_type = await vector_type_of(
-                    client, client._handler, collection, request.anns_field, timeout, kwargs
+                    client, collection, request.anns_field, timeout, kwargs
                 )
-            types.append(vector_type)
             vectors.append(encoded(request.data, vector_type))
         key = (
-            "hybrid_search", collection, _frozen_ranker(ranker), *types,
+            "hybrid_search", collection, _frozen_ranker(ranker),
             *[_frozen(each) for each in requests], freeze(options), freeze(named),
         )  # fmt: skip
         plan = client._plans.get(key)

@@ -10,20 +10,18 @@ from typing import Any
 import grpc
 import numpy as np
 from pymilvus.client import ts_utils
-from pymilvus.client.abstract import AnnSearchRequest, BaseRanker
 from pymilvus.client.prepare import Prepare
-from pymilvus.client.search_result import SearchResult
 from pymilvus.client.types import get_consistency_level
 from pymilvus.grpc_gen import common_pb2
 
+from arshai_native import _core
 from arshai_native._gather import Gatherer
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
-from ._template import HYBRID, SEARCH, Timestamp, Unfreezable, freeze, template
+from ._template import SEARCH, Timestamp, Unfreezable, freeze, template
 
 _SEARCH = SERVICE + "Search"
-_HYBRID = SERVICE + "HybridSearch"
 
 _search_watch = _sdk.watch(
     "search",
@@ -76,50 +74,36 @@ def last_write(collection: str, client: Any) -> int:
 
 
 class Unencodable(Exception):
-    """Vectors that are for pymilvus to encode, or to refuse."""
+    """Something that is for pymilvus to encode, or to refuse."""
 
 
 # ---- vectors ----
 
 
-def kind_of(data: Any) -> Any:
-    """What the first vector, which decides it for pymilvus, makes of the others; None: unknown."""
-    if type(data) is list:
-        if not data:
-            return None
-        first = data[0]
-        kind = type(first)
-        if kind is np.ndarray:
-            return (first.dtype.str, first.ndim)
-        if kind is list:
-            # A list of pairs is a sparse vector.
-            return kind if first and type(first[0]) in (float, int) else "list"
-        return kind
-    if type(data) is np.ndarray:
-        return (data.dtype.str, data.ndim - 1) if data.ndim == 2 and len(data) else None
-    return None
+def is_bytes(data: Any) -> bool:
+    """Of such vectors only the collection's schema says what they are."""
+    return type(data) is list and bool(data) and type(data[0]) is bytes
 
 
-# Of these several callers' vectors may stand in one list.
-def _is_gatherable(kind: Any) -> bool:
-    return kind is list or kind is bytes or kind is str or kind is dict or type(kind) is tuple
-
-
-def encoded(data: Any, vector_type: Any) -> tuple[bytes, int]:
-    """The vectors as a PlaceholderGroup, and their number."""
-    vectors = _wire.placeholders(data, vector_type)
+def encoded(data: Any, vector_type: int) -> tuple[int, int, bytes]:
+    """The vectors' placeholder type, their number, their encoding."""
+    if type(data) is not list and type(data) is not np.ndarray:
+        raise Unencodable
+    vectors = _core.milvus_vectors(data, vector_type)
     if vectors is None:
         raise Unencodable
-    return vectors, data.shape[0] if hasattr(data, "shape") else len(data)
+    return vectors
 
 
 async def vector_type_of(
-    client: Any, handler: Any, collection: Any, field: Any, timeout: Any, kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], Any]:
-    """Of vectors in bytes only the collection's schema says what they are."""
+    client: Any, collection: Any, field: Any, timeout: Any, kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """The schema, and the type of one of its fields."""
     context = client._generate_call_context(**kwargs)
-    schema, _ = await handler._get_schema(collection, timeout=timeout, context=context, **kwargs)
-    return schema, Prepare._get_vector_type_from_schema(schema, field) if field else None
+    schema, _ = await client._handler._get_schema(
+        collection, timeout=timeout, context=context, **kwargs
+    )
+    return schema, (Prepare._get_vector_type_from_schema(schema, field) if field else None) or 0
 
 
 # ---- what both have in common ----
@@ -169,11 +153,13 @@ class SearchPlan:
         self.combinable = _COMBINABLE.issuperset(options)
         self.gatherers: dict[Any, tuple[Any, Gatherer]] = {}
 
-    def message(self, client: Any, collection: str, vectors: bytes, count: int) -> bytes:
+    def message(
+        self, client: Any, collection: str, kind: int, count: int, vectors: list[bytes]
+    ) -> bytes:
         head = self.head
         if self.timestamp is not None:
             head += self.timestamp.bytes(last_write(collection, client))
-        return head + SEARCH.placeholder_group.data(vectors) + SEARCH.nq.integer(count)
+        return _core.milvus_search_request(head, kind, count, vectors)
 
 
 async def search(
@@ -187,42 +173,37 @@ async def search(
     """options: search's other named arguments. Returns PEER if the call is for pymilvus."""
     if not _search_watch.intact() or type(collection) is not str or not is_timeout(timeout):
         return PEER
-    kind = kind_of(data)
-    if kind is None:
-        return PEER
     channel = await native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
-    schema = vector_type = None
+    schema, vector_type = None, 0
     try:
-        if kind is bytes:
+        if is_bytes(data):
             schema, vector_type = await vector_type_of(
-                client, client._handler, collection, options["anns_field"], timeout, kwargs
+                client, collection, options["anns_field"], timeout, kwargs
             )
-        key = ("search", collection, vector_type, freeze(options), freeze(named))
+        kind, count, vectors = encoded(data, vector_type)
+        key = ("search", collection, freeze(options), freeze(named))
         plan = client._plans.get(key)
         if plan is None:
             plan = _search_plan(client, collection, data, schema, options, named)
             client._plans.keep(key, plan)
+        started = time.monotonic()
+        context = client._generate_call_context(**apart)
     except Exception:  # pymilvus says it in its own words
         return PEER
-    started = time.monotonic()
     try:
-        if (
-            client._gather
-            and plan.combinable
-            and not apart
-            and _is_gatherable(kind)
-            and len(data) < GATHERED_QUERIES
-        ):
-            return await _gathered(
-                plan, client, collection, list(data), (kind, vector_type, timeout)
-            )
-        context = client._generate_call_context(**apart)
-        return await _send(plan, client, collection, data, vector_type, timeout, context)
-    except Unencodable:
-        return PEER
+        if count == 1 and client._gather and plan.combinable and not apart:
+            gatherer = _gatherer(plan, client, collection, kind, timeout)
+            if timeout is None:
+                return (await gatherer.call([vectors], len(vectors)))[0]
+            async with asyncio.timeout(timeout):
+                return (await gatherer.call([vectors], len(vectors)))[0]
+        reply = await _send(
+            plan, client, collection, kind, count, [vectors], timeout, context
+        )
+        return _wire.search_result(reply, plan.round_decimal)
     except Exception as error:
         return await _sdk.replay(
             client, "search", "search", error, started, timeout, collection, data=data,
@@ -250,85 +231,52 @@ async def _send(
     plan: SearchPlan,
     client: Any,
     collection: str,
-    data: Any,
-    vector_type: Any,
+    kind: int,
+    count: int,
+    vectors: list[bytes],
     timeout: Any,
     context: Any,
-) -> SearchResult:
-    vectors, count = encoded(data, vector_type)
+) -> bytes:
     channel = client._handler.native
     metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
-    message = plan.message(client, collection, vectors, count)
-    reply = await channel.send(_SEARCH, message, timeout, metadata)
-    result = _wire.search_result(reply, plan.round_decimal)
-    if result.extra:
-        # What the search has cost is told of the request: each search gets one of its own.
-        client._gather = False
-    return result
+    message = plan.message(client, collection, kind, count, vectors)
+    reply: bytes = await channel.send(_SEARCH, message, timeout, metadata)
+    return reply
 
 
 # ---- searches of several callers in one request ----
 
 
-class _Answers:
-    """The result of a request, of which each caller takes its part."""
-
-    __slots__ = ("result",)
-
-    def __init__(self, result: SearchResult) -> None:
-        self.result = result
-
-    def __getitem__(self, part: slice) -> SearchResult:
-        result = SearchResult.__new__(SearchResult)
-        result.__dict__.update(self.result.__dict__)
-        result.extra = dict(self.result.extra)
-        if self.result.recalls is not None:
-            result.recalls = self.result.recalls[part]
-        list.extend(result, list.__getitem__(self.result, part))
-        return result
-
-
-class _Incomplete(Exception):
-    """There is not one answer for each query."""
-
-
-async def _gathered(
-    plan: SearchPlan, client: Any, collection: str, rows: list[Any], group: tuple[Any, Any, Any]
-) -> SearchResult:
-    _, vector_type, timeout = group
+def _gatherer(
+    plan: SearchPlan, client: Any, collection: str, kind: int, timeout: Any
+) -> Gatherer:
+    """Of searches that are alike, from one event loop."""
     loop = asyncio.get_running_loop()
-    found = plan.gatherers.get((id(loop), group))
-    if found is None or found[0] is not loop:
+    key = (id(loop), kind, timeout)
+    found = plan.gatherers.get(key)
+    if found is not None and found[0] is loop:
+        return found[1]
 
-        async def send(rows: list[Any]) -> Any:
-            context = client._generate_call_context()
-            result = await _send(plan, client, collection, rows, vector_type, timeout, context)
-            if len(result) != len(rows):
-                raise _Incomplete
-            return _Answers(result)
+    async def send(vectors: list[bytes]) -> list[Any]:
+        context = client._generate_call_context()
+        count = len(vectors)
+        reply = await _send(plan, client, collection, kind, count, vectors, timeout, context)
+        if count == 1:
+            return [_wire.search_result(reply, plan.round_decimal)]
+        return _wire.search_results(reply, plan.round_decimal, count)
 
-        for each in [each for each, kept in plan.gatherers.items() if kept[0].is_closed()]:
-            plan.gatherers.pop(each, None)
-        found = (
-            loop,
-            Gatherer(
-                send,
-                batch=GATHERED_QUERIES,
-                limit=_GATHERED_REQUESTS,
-                wait=_GATHERED_WAIT,
-                divisible=_is_divisible,
-                max_bytes=_GATHERED_BYTES,
-            ),
-        )
-        plan.gatherers[(id(loop), group)] = found
-    size = sum(map(_size, rows))
-    async with asyncio.timeout(timeout):
-        answer = await found[1].call(rows, size)
-    return answer.result if type(answer) is _Answers else answer
-
-
-def _size(vector: Any) -> int:
-    return vector.nbytes if type(vector) is np.ndarray else 8 * len(vector)
+    for each in [each for each, kept in list(plan.gatherers.items()) if kept[0].is_closed()]:
+        plan.gatherers.pop(each, None)
+    gatherer = Gatherer(
+        send,
+        batch=GATHERED_QUERIES,
+        max_bytes=_GATHERED_BYTES,
+        limit=_GATHERED_REQUESTS,
+        wait=_GATHERED_WAIT,
+        divisible=_is_divisible,
+    )
+    plan.gatherers[key] = (loop, gatherer)
+    return gatherer
 
 
 def _is_divisible(error: Exception) -> bool:

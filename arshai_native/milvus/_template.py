@@ -68,15 +68,15 @@ def varint(value: int) -> bytes:
 class Field:
     """One field of a message, by the number that pymilvus's own description of it gives."""
 
-    __slots__ = ("_bytes", "_number")
+    __slots__ = ("_bytes", "_integer", "number")
 
     def __init__(self, message: Any, name: str) -> None:
-        number = message.DESCRIPTOR.fields_by_name[name].number
-        self._number = varint(number << 3)
-        self._bytes = varint(number << 3 | 2)
+        self.number: int = message.DESCRIPTOR.fields_by_name[name].number
+        self._integer = varint(self.number << 3)
+        self._bytes = varint(self.number << 3 | 2)
 
     def integer(self, value: int) -> bytes:
-        return self._number + varint(value)
+        return self._integer + varint(value)
 
     def data(self, value: bytes) -> bytes:
         return self._bytes + varint(len(value)) + value
@@ -93,7 +93,7 @@ class _Fields:
         raise AttributeError(name)
 
 
-SEARCH = _Fields(milvus_pb2.SearchRequest, "nq", "placeholder_group", "guarantee_timestamp")
+SEARCH = _Fields(milvus_pb2.SearchRequest, "guarantee_timestamp")
 HYBRID = _Fields(milvus_pb2.HybridSearchRequest, "requests", "guarantee_timestamp")
 QUERY = _Fields(milvus_pb2.QueryRequest, "expr", "guarantee_timestamp")
 DELETE = _Fields(milvus_pb2.DeleteRequest, "expr")

@@ -1,4 +1,4 @@
-"""Bytes to pymilvus's objects and back, in C; whatever C does not know is left to pymilvus."""
+"""Replies as pymilvus's objects, from C wherever it knows them as well as pymilvus does."""
 
 from __future__ import annotations
 
@@ -11,27 +11,41 @@ from pymilvus.client.search_result import SearchResult
 from pymilvus.client.utils import check_status
 from pymilvus.grpc_gen import milvus_pb2
 
-from arshai_native import _core
+from arshai_native import _milvus_wire
 from arshai_native._original import drive
 
-placeholders = _core.milvus_placeholders
+replies = _milvus_wire.replies()
 
 
-def search_result(reply: bytes, round_decimal: Any, hybrid: bool = False) -> SearchResult:
+def search_result(reply: bytes, round_decimal: Any, hybrid: bool = False) -> Any:
     """What the handler makes of a reply; raises what it raises for a status that is not success."""
-    result = _core.milvus_search_results(reply, round_decimal, hybrid)
-    if result is None:
-        response = milvus_pb2.SearchResults.FromString(reply)
-        check_status(response.status)
-        if hybrid:
-            return SearchResult(response.results, round_decimal, status=response.status)
-        return SearchResult(
-            response.results,
-            round_decimal,
-            status=response.status,
-            session_ts=response.session_ts,
-        )
-    return result
+    if replies is not None:
+        result = replies.search(reply, round_decimal, not hybrid)
+        if result is not None:
+            return result
+    response = milvus_pb2.SearchResults.FromString(reply)
+    check_status(response.status)
+    if hybrid:
+        return SearchResult(response.results, round_decimal, status=response.status)
+    return SearchResult(
+        response.results,
+        round_decimal,
+        status=response.status,
+        session_ts=response.session_ts,
+    )
+
+
+class Indivisible(Exception):
+    """There is not one answer for each search in it."""
+
+
+def search_results(reply: bytes, round_decimal: Any, searches: int) -> list[Any]:
+    """A result for each of several searches that went as one."""
+    results = None if replies is None else replies.split(reply, round_decimal, searches)
+    if results is None:
+        check_status(milvus_pb2.SearchResults.FromString(reply).status)
+        raise Indivisible
+    return results
 
 
 def mutation_result(reply: bytes, check: bool) -> MutationResult:
@@ -64,9 +78,10 @@ _raw_query = inspect.unwrap(AsyncGrpcHandler.query)
 
 
 def query_result(reply: bytes, strict_float32: bool) -> Any:
-    result = None if strict_float32 else _core.milvus_query_results(reply)
-    if result is None:
-        response = milvus_pb2.QueryResults.FromString(reply)
-        handler = _ReplyHandler(response)
-        return drive(_raw_query(handler, "", "", [], strict_float32=strict_float32))
-    return result
+    """As the handler's query() returns it, or raises."""
+    if replies is not None:
+        result = replies.query(reply, strict_float32)
+        if result is not None:
+            return result
+    response = milvus_pb2.QueryResults.FromString(reply)
+    return drive(_raw_query(_ReplyHandler(response), "", "", [], strict_float32=strict_float32))
