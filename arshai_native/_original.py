@@ -1,4 +1,4 @@
-"""Whether a peer's method is still its own, and what its coroutines return without an event loop."""
+"""Whether a peer's method is still its own; what its coroutines return without a loop."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class MilvusLite(_Server):
 
 
 class MilvusStandalone(_Server):
-    """The standalone server. It finds ports for its parts; that of its health is always the same."""
+    """The standalone server. It finds ports for its parts; that of its health is 9091."""
 
     start_time = 120.0
 
@@ -158,9 +158,7 @@ class MilvusStandalone(_Server):
 
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(
-                f"http://{self.host}:9091/healthz", timeout=2
-            ) as response:
+            with urllib.request.urlopen(f"http://{self.host}:9091/healthz", timeout=2) as response:
                 return response.read().strip() == b"OK"
         except OSError:
             return False

@@ -79,11 +79,13 @@ class _Rewriter(ast.NodeTransformer):
             self.methods.add(node.name)
         else:
             self.names.add(node.name)
+        made: Any = ast.AsyncFunctionDef
         fields = {name: getattr(node, name, None) for name in node._fields}
-        return ast.copy_location(ast.AsyncFunctionDef(**fields), node)
+        waiting: ast.AST = made(**fields)
+        return ast.copy_location(waiting, node)
 
-    visit_FunctionDef = _visit_function  # noqa: N815
-    visit_AsyncFunctionDef = _visit_function  # noqa: N815
+    visit_FunctionDef = _visit_function
+    visit_AsyncFunctionDef = _visit_function
 
 
 def asyncified(original: Any, waiting: dict[str, Any] | None = None) -> Any:
@@ -112,7 +114,7 @@ def opening(kind: type) -> Any:
     """A coroutine function that makes an object whose __init__ waits."""
 
     async def make(*args: Any, **kwargs: Any) -> Any:
-        made = kind.__new__(kind)
+        made = object.__new__(kind)
         await made.__init__(*args, **kwargs)  # type: ignore[misc]
         return made
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 import grpc
 from grpc._cython import cygrpc
@@ -21,6 +21,7 @@ from arshai_native import _core
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+_NO_PROXIES = ("no_grpc_proxy", "no_proxy")
 _PORTS = {False: 80, True: 443}  # as grpc's, of an address without one
 
 # What pymilvus sets itself, or what the engine does anyway.
@@ -29,13 +30,13 @@ _IGNORED = frozenset(
         "grpc.enable_retries",
         "grpc.keepalive_permit_without_calls",
         "grpc.http2.max_pings_without_data",
-        cygrpc.ChannelArgKey.max_send_message_length,
+        "grpc.max_send_message_length",
         "grpc.max_metadata_size",
         "grpc.enable_http_proxy",
     )
 )
 _OPTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    cygrpc.ChannelArgKey.max_receive_message_length: ("max_receive", int),
+    "grpc.max_receive_message_length": ("max_receive", int),
     "grpc.keepalive_time_ms": ("keepalive", lambda ms: ms / 1000),
     "grpc.keepalive_timeout_ms": ("keepalive_timeout", lambda ms: ms / 1000),
     "grpc.primary_user_agent": ("user_agent", str),
@@ -84,11 +85,13 @@ class NativeChannel(grpc.aio.Channel):
 
     def error_of(self, error: _core.GrpcError) -> AioRpcError:
         """The exception that grpc.aio raises. It knows its channel: see _connection.py."""
+        code = _CODES.get(error.code, grpc.StatusCode.UNKNOWN)
         result = AioRpcError(
-            _CODES.get(error.code, grpc.StatusCode.UNKNOWN),
+            code,
             Metadata(),
             Metadata(*error.metadata),
             details=error.details,
+            debug_error_string=f"{code.name}:{error.details}" if error.details else code.name,
         )
         result._arn_channel = self  # type: ignore[attr-defined]
         return result
@@ -282,9 +285,7 @@ async def _intercepted(
 
 
 _ADDER = async_interceptor._GenericAsyncClientInterceptor
-_ADDER_CODE = async_interceptor.async_header_adder_interceptor(
-    [], []
-)._fn.__code__
+_ADDER_CODE = async_interceptor.async_header_adder_interceptor([], [])._fn.__code__
 
 
 def _headers_of(interceptors: list[Any]) -> tuple[tuple[str, str | bytes], ...] | None:
@@ -312,6 +313,8 @@ def native_channel(
         return None
     arguments: dict[str, Any] = {}
     for name, value in options.items():
+        if isinstance(name, bytes):  # as grpc's own names of them are
+            name = name.decode("ascii", "replace")
         if name in _IGNORED:
             continue
         if name not in _OPTIONS:
@@ -361,5 +364,5 @@ def _has_proxy(host: str, options: dict[str, Any]) -> bool:
         return False
     if not any(os.environ.get(name) for name in _PROXIES):
         return False
-    excluded = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or ""
+    excluded = next(filter(None, map(os.environ.get, _NO_PROXIES)), "")
     return not proxy_bypass_environment(host, {"no": excluded})

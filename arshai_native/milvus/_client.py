@@ -75,9 +75,7 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
                 "anns_field": anns_field,
             }
             if ranker is None and ids is None and not args:
-                result = await _search.search(
-                    self, collection_name, data, options, timeout, kwargs
-                )
+                result = await _search.search(self, collection_name, data, options, timeout, kwargs)
                 if result is not PEER:
                     return result
             return await super().search(
@@ -177,26 +175,20 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
             return await super().get(collection_name, ids, timeout=timeout, **options, **kwargs)
 
         @functools.wraps(pymilvus.AsyncMilvusClient.insert)
-        async def insert(
-            self, collection_name, data, timeout=None, partition_name="", **kwargs
-        ):
+        async def insert(self, collection_name, data, timeout=None, partition_name="", **kwargs):
             return await self._write(
                 _rows.INSERT_KIND, super().insert, collection_name, data, timeout,
                 partition_name, kwargs,
             )  # fmt: skip
 
         @functools.wraps(pymilvus.AsyncMilvusClient.upsert)
-        async def upsert(
-            self, collection_name, data, timeout=None, partition_name="", **kwargs
-        ):
+        async def upsert(self, collection_name, data, timeout=None, partition_name="", **kwargs):
             return await self._write(
                 _rows.UPSERT_KIND, super().upsert, collection_name, data, timeout,
                 partition_name, kwargs,
             )  # fmt: skip
 
-        async def _write(
-            self, kind, peer, collection_name, data, timeout, partition_name, kwargs
-        ):
+        async def _write(self, kind, peer, collection_name, data, timeout, partition_name, kwargs):
             rows = [data] if type(data) is dict else data
             if type(rows) is list and rows:
                 result = await _rows.write(

@@ -16,8 +16,8 @@ from ._search import (
     Unencodable,
     encoded,
     follows_writes,
-    is_timeout,
     is_bytes,
+    is_timeout,
     last_write,
     native_channel_of,
     split_options,
@@ -49,7 +49,8 @@ class _HybridPlan:
         dynamic = ["guarantee_timestamp"] if follows_writes(options) else []
         self.head = template(captured.request, "requests", *dynamic)
         self.parts = [
-            template(each, "nq", "placeholder_group", *dynamic) for each in captured.request.requests
+            template(each, "nq", "placeholder_group", *dynamic)
+            for each in captured.request.requests
         ]
         self.round_decimal = captured.round_decimal
         self.timestamps = None

@@ -1,11 +1,11 @@
-"""What pymilvus's asynchronous client lacks: search_iterator, query_iterator, list_loaded_segments."""
+"""What pymilvus's asynchronous client lacks: its iterators, and list_loaded_segments."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pymilvus import MilvusClient
 from pymilvus.client.grpc_handler import GrpcHandler
@@ -102,34 +102,27 @@ class AsyncQueryIterator(_Pages):
         return self._iterator.get_cursor()
 
 
+_WORDS = ("__doc__", "__name__", "__qualname__")
+
+
 class IteratorMethods:
     """Methods of MilvusClient for a client whose _get_connection() is a coroutine."""
 
-    if not TYPE_CHECKING:
+    # pymilvus's documentation of them is kept; their arguments are looked at when they are called.
+    @functools.wraps(MilvusClient.search_iterator, assigned=_WORDS)
+    def search_iterator(self, *args: Any, **kwargs: Any) -> AsyncSearchIterator:
+        _bound(MilvusClient.search_iterator, self, args, kwargs)
+        return AsyncSearchIterator(functools.partial(_search_iterator(), self, *args, **kwargs))
 
-        @functools.wraps(MilvusClient.search_iterator, assigned=("__doc__", "__name__"))
-        def search_iterator(self, *args, **kwargs):
-            _bound(MilvusClient.search_iterator, self, args, kwargs)
-            return AsyncSearchIterator(
-                functools.partial(_search_iterator(), self, *args, **kwargs)
-            )
+    @functools.wraps(MilvusClient.query_iterator, assigned=_WORDS)
+    def query_iterator(self, *args: Any, **kwargs: Any) -> AsyncQueryIterator:
+        _bound(MilvusClient.query_iterator, self, args, kwargs)
+        return AsyncQueryIterator(functools.partial(_query_iterator(), self, *args, **kwargs))
 
-        @functools.wraps(MilvusClient.query_iterator, assigned=("__doc__", "__name__"))
-        def query_iterator(self, *args, **kwargs):
-            _bound(MilvusClient.query_iterator, self, args, kwargs)
-            return AsyncQueryIterator(
-                functools.partial(_query_iterator(), self, *args, **kwargs)
-            )
-
-        @functools.wraps(MilvusClient.list_loaded_segments, assigned=("__doc__", "__name__"))
-        async def list_loaded_segments(self, *args, **kwargs):
-            return await _list_loaded_segments()(self, *args, **kwargs)
-
-    else:
-
-        def search_iterator(self, *args: Any, **kwargs: Any) -> AsyncSearchIterator: ...
-        def query_iterator(self, *args: Any, **kwargs: Any) -> AsyncQueryIterator: ...
-        async def list_loaded_segments(self, *args: Any, **kwargs: Any) -> list[Any]: ...
+    @functools.wraps(MilvusClient.list_loaded_segments, assigned=_WORDS)
+    async def list_loaded_segments(self, *args: Any, **kwargs: Any) -> list[Any]:
+        found: list[Any] = await _list_loaded_segments()(self, *args, **kwargs)
+        return found
 
 
 def _bound(function: Any, client: Any, args: Any, kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""insert and upsert: the rows from C, by the collection's schema as pymilvus has it in its cache."""
+"""insert and upsert: the rows from C, by the collection's schema in pymilvus's cache."""
 
 from __future__ import annotations
 

@@ -177,6 +177,10 @@ def record(
 
 # ---- attempts after the first ----
 
+# A deadline that is exceeded so shortly before the timeout is over, in seconds, is that one: the
+# server may have been the first to notice.
+_NEAR = 0.05
+
 
 class _Replaying:
     """A handler that answers the first call of one method with what is known to come of it."""
@@ -233,9 +237,9 @@ async def replay(
     left = None
     if timeout is not None and _is_retried(method):
         left = started + timeout - time.monotonic()
-        if left <= 0 and _is_deadline(error):
+        if isinstance(error, TimeoutError) or (left < _NEAR and _is_deadline(error)):
             # pymilvus waits no longer than that itself, and says so in its own words.
-            error = asyncio.TimeoutError()
+            error = TimeoutError()
             left = None
     standin = _Standin(client, _Replaying(handler, method, error))
     coroutine = getattr(PEER, name)(standin, *args, timeout=timeout, **kwargs)
@@ -243,7 +247,7 @@ async def replay(
         return await coroutine
     try:
         return await asyncio.wait_for(coroutine, max(left, 0.001))
-    except asyncio.TimeoutError as late:
+    except TimeoutError as late:
         raise MilvusException(message=f"[{method}] Retry timeout: {timeout}s") from late
 
 

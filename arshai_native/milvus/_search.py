@@ -19,7 +19,7 @@ from arshai_native._gather import Gatherer
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
-from ._template import SEARCH, Timestamp, Unfreezable, freeze, template
+from ._template import SEARCH, Timestamp, freeze, template
 
 _SEARCH = SERVICE + "Search"
 
@@ -87,7 +87,10 @@ def is_bytes(data: Any) -> bool:
 
 def encoded(data: Any, vector_type: int) -> tuple[int, int, bytes]:
     """The vectors' placeholder type, their number, their encoding."""
-    if type(data) is not list and type(data) is not np.ndarray:
+    if type(data) is list:
+        if any([type(vector) is tuple for vector in data]):
+            raise Unencodable  # a tuple is a list to the encoder, but not to pymilvus's check
+    elif type(data) is not np.ndarray:
         raise Unencodable
     vectors = _core.milvus_vectors(data, vector_type)
     if vectors is None:
@@ -200,9 +203,7 @@ async def search(
                 return (await gatherer.call([vectors], len(vectors)))[0]
             async with asyncio.timeout(timeout):
                 return (await gatherer.call([vectors], len(vectors)))[0]
-        reply = await _send(
-            plan, client, collection, kind, count, [vectors], timeout, context
-        )
+        reply = await _send(plan, client, collection, kind, count, [vectors], timeout, context)
         return _wire.search_result(reply, plan.round_decimal)
     except Exception as error:
         return await _sdk.replay(
@@ -247,9 +248,7 @@ async def _send(
 # ---- searches of several callers in one request ----
 
 
-def _gatherer(
-    plan: SearchPlan, client: Any, collection: str, kind: int, timeout: Any
-) -> Gatherer:
+def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout: Any) -> Gatherer:
     """Of searches that are alike, from one event loop."""
     loop = asyncio.get_running_loop()
     key = (id(loop), kind, timeout)

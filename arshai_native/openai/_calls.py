@@ -12,8 +12,7 @@ import functools
 import inspect
 import logging
 import os
-import types
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any

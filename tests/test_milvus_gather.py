@@ -1,0 +1,372 @@
+"""Gathered searches: which travel together, that each gets its own answer or its own error, and
+that results are those of single requests.
+"""
+
+import asyncio
+import random
+import threading
+
+import grpc
+import numpy as np
+import pymilvus
+import pytest
+from faultkit import run, until
+from milvusfake import FakeMilvus, Status, search_reply
+from milvuskit import SCALARS, clients, floats, make, name_of, rows_of, same
+from pymilvus.grpc_gen import milvus_pb2
+
+from arshai_native.milvus import AsyncMilvusClient
+from arshai_native.milvus import _search as search_module
+
+pytest_plugins = ("milvusfixtures",)
+
+
+@pytest.fixture
+def fake():
+    with FakeMilvus() as server:
+        yield server
+
+
+def vector(number):
+    """A vector whose hit has a known id."""
+    return [np.frombuffer(number.to_bytes(4, "little"), dtype=np.float32)[0].item(), 0.0, 0.0, 0.0]
+
+
+def id_of(result):
+    return result[0][0]["id"]
+
+
+def sizes(fake):
+    return [request.nq for request in fake.asked("Search")]
+
+
+class Gate:
+    """Searches that are answered when the test says so."""
+
+    def __init__(self, fake, first=1):
+        self.open = threading.Event()
+        self.held = 0
+        self._first = first
+        fake.on("Search", self.answer)
+
+    async def answer(self, request):
+        if self.held < self._first:
+            self.held += 1
+            while not self.open.is_set():
+                await asyncio.sleep(0.005)
+        return search_reply(request)
+
+
+async def behind(client, fake, gate, count, first=1000, **options):
+    """Tasks for searches, all of which wait while the first one is under way."""
+    tasks = [asyncio.ensure_future(client.search("c", data=[vector(first)], **options))]
+    assert await until(lambda: gate.held == 1)
+    tasks += [
+        asyncio.ensure_future(client.search("c", data=[vector(n)], **options)) for n in range(count)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_alone_it_goes_at_once(fake):
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            for number in range(5):
+                assert id_of(await client.search("c", data=[vector(number + 1)])) == number + 1
+        assert sizes(fake) == [1] * 5
+
+    run(main)
+
+
+def test_what_waits_travels_together(fake):
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 20)
+            gate.open.set()
+            results = await asyncio.gather(*tasks)
+            assert [id_of(each) for each in results] == [1000, *range(20)]
+            assert sizes(fake) == [1, 20]
+            assert all(type(each) is type(results[0]) and len(each) == 1 for each in results)
+
+    run(main)
+
+
+def test_not_when_told_so(fake):
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri, gather=False) as client:
+            tasks = await behind(client, fake, gate, 20)
+            assert await until(lambda: len(sizes(fake)) == 21)
+            gate.open.set()
+            await asyncio.gather(*tasks)
+            assert sizes(fake) == [1] * 21
+
+    run(main)
+
+
+def test_no_request_is_larger_than_the_bound(fake):
+    gate = Gate(fake)
+    bound = search_module.GATHERED_QUERIES
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 3 * bound + 7)
+            gate.open.set()
+            results = await asyncio.gather(*tasks)
+            assert [id_of(each) for each in results][1:] == list(range(3 * bound + 7))
+            assert max(sizes(fake)) == bound
+            assert len(sizes(fake)) < 10
+
+    run(main)
+
+
+def test_a_slow_request_does_not_hold_the_others_up(fake):
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            first, *rest = await behind(client, fake, gate, 10)
+            await asyncio.wait_for(asyncio.gather(*rest), 5)
+            assert not first.done()
+            gate.open.set()
+            await first
+
+    run(main)
+
+
+OTHERS = {
+    "collection": lambda client, v: client.search("d", data=v),
+    "filter": lambda client, v: client.search("c", data=v, filter="id > 1"),
+    "limit": lambda client, v: client.search("c", data=v, limit=3),
+    "output fields": lambda client, v: client.search("c", data=v, output_fields=["a"]),
+    "parameters": lambda client, v: client.search("c", data=v, search_params={"params": {"ef": 9}}),
+    "a number that equals True": lambda client, v: client.search(
+        "c", data=v, search_params={"params": {"ef": True}}
+    ),
+    "partitions": lambda client, v: client.search("c", data=v, partition_names=["p"]),
+    "consistency": lambda client, v: client.search("c", data=v, consistency_level="Strong"),
+    "rounding": lambda client, v: client.search("c", data=v, round_decimal=2),
+    "field": lambda client, v: client.search("c", data=v, anns_field="v"),
+    "timeout": lambda client, v: client.search("c", data=v, timeout=20),
+    "type of vector": lambda client, v: client.search("c", data=[np.array(v[0], dtype=np.float16)]),
+    "group": lambda client, v: client.search("c", data=v, group_by_field="a"),
+    "several vectors": lambda client, v: client.search("c", data=v * 2),
+    "request id": lambda client, v: client.search("c", data=v, client_request_id="x"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_searches_do_not_travel_with_it(fake, other):
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 3, search_params={"params": {"ef": 1}})
+            tasks.append(asyncio.ensure_future(OTHERS[other](client, [vector(77)])))
+            assert await until(lambda: tasks[-1].done())
+            gate.open.set()
+            results = await asyncio.gather(*tasks)
+            assert [id_of(each) for each in results][:4] == [1000, 0, 1, 2]
+            assert sorted(sizes(fake))[-1] == 3
+
+    run(main)
+
+
+def test_the_timestamp_is_that_of_the_last_write(fake):
+    """What waits while something is written sees it, too: it is sent afterwards."""
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 3)
+            await client.insert("c", [{"id": 1, "vector": [1.0] * 4}])
+            gate.open.set()
+            await asyncio.gather(*tasks)
+            assert [r.guarantee_timestamp for r in fake.asked("Search")] == [1, 1000]
+
+    run(main)
+
+
+def test_an_error_is_only_its_own_callers(fake):
+    gate = Gate(fake)
+    bad = {3, 7}
+
+    async def answer(request):
+        reply = await gate.answer(request)
+        if any(key in bad for key in reply.results.ids.int_id.data):
+            return milvus_pb2.SearchResults(status={"code": 1100, "reason": "a bad vector"})
+        return reply
+
+    fake.on("Search", answer)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 10)
+            gate.open.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            for number, result in enumerate(results[1:]):
+                if number in bad:
+                    assert isinstance(result, pymilvus.MilvusException)
+                    assert (result.code, result.message) == (1100, "a bad vector")
+                else:
+                    assert id_of(result) == number
+            errors = [result for result in results if isinstance(result, Exception)]
+            assert errors[0] is not errors[1]
+            # The one of all of them, and each alone.
+            assert sizes(fake) == [1, 10] + [1] * 10
+
+    run(main)
+
+
+def test_a_message_that_is_too_large_is_taken_apart(fake):
+    gate = Gate(fake)
+
+    async def answer(request):
+        if request.nq > 2:
+            raise Status(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
+        return await gate.answer(request)
+
+    fake.on("Search", answer)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 6)
+            gate.open.set()
+            results = await asyncio.gather(*tasks)
+            assert [id_of(each) for each in results[1:]] == list(range(6))
+
+    run(main)
+
+
+def test_given_up_before_it_was_sent(fake):
+    gate = Gate(fake)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 6)
+            tasks[2].cancel()
+            gate.open.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(results[2], asyncio.CancelledError)
+            assert sizes(fake) == [1, 5]
+            assert [id_of(r) for r in results[1:2] + results[3:]] == [0, 2, 3, 4, 5]
+
+    run(main)
+
+
+def test_given_up_under_way(fake):
+    gate = Gate(fake, first=2)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 4)
+            assert await until(lambda: gate.held == 2)  # the others did not wait any longer
+            tasks[1].cancel()
+            await asyncio.sleep(0.01)
+            assert tasks[1].cancelled()
+            gate.open.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [id_of(r) for r in results[2:]] == [1, 2, 3]
+            assert id_of(results[0]) == 1000
+
+    run(main)
+
+
+def test_a_callers_timeout_is_its_own(fake):
+    gate = Gate(fake, first=2)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 2)
+            with pytest.raises(pymilvus.MilvusException) as caught:
+                await client.search("c", data=[vector(5)], timeout=0.2)
+            assert caught.value.message == "[search] Retry timeout: 0.2s"
+            gate.open.set()
+            await asyncio.gather(*tasks)
+
+    run(main)
+
+
+def test_what_it_cost_is_shared(fake):
+    gate = Gate(fake)
+
+    async def answer(request):
+        reply = await gate.answer(request)
+        reply.status.extra_info["report_value"] = str(6 * request.nq)
+        return reply
+
+    fake.on("Search", answer)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 4)
+            gate.open.set()
+            results = await asyncio.gather(*tasks)
+            assert [each.extra for each in results] == [{"cost": 6}] * 5
+            assert sizes(fake) == [1, 4]
+
+    run(main)
+
+
+def test_two_loops_gather_apart(fake):
+    results = {}
+
+    def work(name):
+        async def main():
+            found = await asyncio.gather(
+                *(client.search("c", data=[vector(n)]) for n in range(1, 101))
+            )
+            results[name] = [id_of(each) for each in found]
+
+        asyncio.run(main())
+
+    client = AsyncMilvusClient(fake.uri)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {n: list(range(1, 101)) for n in range(3)}
+    asyncio.run(client.close())
+
+
+@pytest.mark.parametrize("output", [None, ["*"], ["varchar", "json"]], ids=str)
+def test_results_are_those_of_single_requests(server, output):
+    """On a real server: 300 different searches, gathered, against one after the other."""
+    fields = {name: SCALARS[name] for name in ("varchar", "json", "array_int", "float")}
+    rows = rows_of(500, fields, seed=11)
+    r = random.Random(12)
+    queries = [floats(r) for _ in range(300)]
+
+    async def main():
+        async with clients(server) as (ours, theirs):
+            name = name_of()
+            await make(theirs, name, fields, dynamic=True, rows=rows)
+            arguments = {"limit": 7, "output_fields": output, "consistency_level": "Strong"}
+            gathered = await asyncio.gather(
+                *(ours.search(name, data=[query], **arguments) for query in queries)
+            )
+            for query, result in zip(queries, gathered, strict=True):
+                same(result, await theirs.search(name, data=[query], **arguments))
+
+    run(main)
+
+
+def test_results_without_hits(server):
+    async def main():
+        async with clients(server) as (ours, theirs):
+            name = name_of()
+            await make(theirs, name, {}, rows=rows_of(10, {}))
+            queries = [floats(random.Random(n)) for n in range(30)]
+            for filter in ("id > 1000", "id == 3"):
+                gathered = await asyncio.gather(
+                    *(ours.search(name, data=[query], filter=filter) for query in queries)
+                )
+                for query, result in zip(queries, gathered, strict=True):
+                    same(result, await theirs.search(name, data=[query], filter=filter))
+
+    run(main)
