@@ -114,7 +114,7 @@ def opening(kind: type) -> Any:
     """A coroutine function that makes an object whose __init__ waits."""
 
     async def make(*args: Any, **kwargs: Any) -> Any:
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         await made.__init__(*args, **kwargs)  # type: ignore[misc]
         return made
 

@@ -223,3 +223,68 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
                 partition_name=partition_name,
                 **kwargs,
             )
+
+    async def insert_columns(
+        self,
+        collection_name: str,
+        columns: dict[str, Any],
+        timeout: float | None = None,
+        partition_name: str | None = "",
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """
+        insert() of whole columns: {field: its values}, of one length each. Vectors as a numpy
+        matrix, a list of vectors or a csr matrix, the others as lists or numpy arrays.
+        """
+        return await self._write_columns(
+            _rows.INSERT_KIND,
+            self.insert,
+            collection_name,
+            columns,
+            timeout,
+            partition_name,
+            kwargs,
+        )
+
+    async def upsert_columns(
+        self,
+        collection_name: str,
+        columns: dict[str, Any],
+        timeout: float | None = None,
+        partition_name: str | None = "",
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """upsert() of whole columns, as insert_columns()."""
+        return await self._write_columns(
+            _rows.UPSERT_KIND,
+            self.upsert,
+            collection_name,
+            columns,
+            timeout,
+            partition_name,
+            kwargs,
+        )
+
+    async def _write_columns(
+        self,
+        kind: Any,
+        by_row: Any,
+        collection_name: str,
+        columns: dict[str, Any],
+        timeout: float | None,
+        partition_name: str | None,
+        kwargs: dict[str, Any],
+    ) -> dict[str, Any]:
+        result = await _rows.write(
+            kind, self, collection_name, columns, partition_name, timeout, kwargs, by_column=True
+        )
+        if result is PEER:
+            result = await by_row(
+                collection_name,
+                _rows.rows_of(columns),
+                timeout=timeout,
+                partition_name=partition_name,
+                **kwargs,
+            )
+        written: dict[str, Any] = result
+        return written

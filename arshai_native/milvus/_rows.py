@@ -9,12 +9,25 @@ from typing import Any
 from pymilvus.client import ts_utils
 from pymilvus.client.types import OmitZeroDict
 
-from arshai_native import _core
+from arshai_native import _milvus_wire
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
 from ._search import is_timeout, native_channel_of, split_options
 from ._template import INSERT, UPSERT, freeze, template
+
+
+def rows_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Columns as pymilvus's rows; ValueError if they are not of one length."""
+    names = list(columns)
+    values = [list(column) for column in columns.values()]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _first_row(data: Any) -> list[Any]:
+    if type(data) is list:
+        return data[:1]
+    return rows_of({name: column[:1] for name, column in data.items()})
 
 
 class _Kind:
@@ -38,16 +51,17 @@ class _Kind:
 INSERT_KIND = _Kind("insert", "insert_rows", "row_insert_param", INSERT, "insert_count")
 UPSERT_KIND = _Kind("upsert", "upsert_rows", "row_upsert_param", UPSERT, "upsert_count")
 
-# With these rows need not be complete, or are no rows.
-_OTHERS = frozenset(("partial_update", "field_ops", "upsert_param"))
+# With these rows say what is to be done with each field, or are no rows.
+_OTHERS = frozenset(("field_ops", "upsert_param"))
 
 
 def compiled(client: Any, collection: str, schema: dict[str, Any]) -> Any:
-    """The schema for C. The dict in pymilvus's cache is never changed, only replaced."""
+    """The schema for C, None if it is pymilvus's. The dict in pymilvus's cache is never changed,
+    only replaced."""
     key = (client._handler.server_address, client._config.db_name, collection)
     known = client._schemas.get(key)
     if known is None or known[0] is not schema:
-        known = (schema, _core.MilvusSchema(schema))
+        known = (schema, _milvus_wire.schema(schema))
         client._schemas.keep(key, known)
     return known[1]
 
@@ -56,12 +70,13 @@ async def write(
     kind: _Kind,
     client: Any,
     collection: Any,
-    data: list[Any],
+    data: Any,
     partition: Any,
     timeout: Any,
     kwargs: dict[str, Any],
+    by_column: bool = False,
 ) -> Any:
-    """PEER: it is for pymilvus."""
+    """data: rows, or columns by their names. PEER: it is for pymilvus."""
     if (
         not kind.watch.intact()
         or type(collection) is not str
@@ -79,14 +94,20 @@ async def write(
         schema, updated = await client._handler._get_schema(
             collection, timeout=timeout, context=context, **kwargs
         )
-        rows = compiled(client, collection, schema).rows(data)
+        native = compiled(client, collection, schema)
+        if native is None:
+            return PEER
+        # pymilvus asks no more of it than that it is true.
+        partial = bool(kwargs.get("partial_update", False)) and kind is UPSERT_KIND
+        write = native.columns if by_column else native.rows
+        rows = write(data, upsert=kind is UPSERT_KIND, partial=partial)
         if rows is None:
             return PEER
         key = (kind.name, collection, freeze(partition), freeze(named))
         head = client._plans.get(key)
         if head is None:
             captured = _sdk.record(
-                client, schema, kind.name, collection, data[:1],
+                client, schema, kind.name, collection, _first_row(data),
                 partition_name=partition, **copy.deepcopy(named),
             )  # fmt: skip
             if captured is None or captured.method != kind.name.capitalize():
@@ -94,14 +115,7 @@ async def write(
             head = template(captured.request, "fields_data", "num_rows", "schema_timestamp")
             client._plans.keep(key, head)
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
-        message = b"".join(
-            (
-                head,
-                fields.num_rows.integer(len(data)),
-                fields.schema_timestamp.integer(updated),
-                rows,
-            )
-        )
+        message = b"".join((head, fields.schema_timestamp.integer(updated), rows))
     except Exception:  # pymilvus says it in its own words
         return PEER
     started = time.monotonic()
@@ -109,8 +123,9 @@ async def write(
         reply = await channel.send(kind.method, message, timeout, metadata)
         result = _wire.mutation_result(reply, True)
     except Exception as error:
+        rows = rows_of(data) if by_column else data
         return await _sdk.replay(
-            client, kind.name, kind.handler, error, started, timeout, collection, data,
+            client, kind.name, kind.handler, error, started, timeout, collection, rows,
             partition_name=partition, **kwargs,
         )  # fmt: skip
     ts_utils.update_collection_ts(
