@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CORE_ROOMS = ("base", "io", "redis", "http", "grpc", "milvus")
+CORE_ROOMS = ("base", "io", "redis", "http", "grpc", "milvus", "file")
+# What is Linux's own has a portable twin.
+TWINS = {"linux": ("wakefd_eventfd.c", "now_linux.c"), "any": ("wakefd_pipe.c", "now_portable.c")}
 
 
 def _glob(pattern: str) -> list[str]:
@@ -16,11 +18,11 @@ def _glob(pattern: str) -> list[str]:
 
 
 def core() -> list[str]:
-    """The rooms without Python, with the wake-up descriptor that fits the system."""
+    """The rooms without Python, with what fits the system of each pair of twins."""
     linux = sys.platform == "linux" and os.environ.get("ARN_WAKEFD") != "pipe"
-    twin = "wakefd_pipe.c" if linux else "wakefd_eventfd.c"
+    others = TWINS["any" if linux else "linux"]
     found = [source for room in CORE_ROOMS for source in _glob(f"src/{room}/*.c")]
-    return [source for source in found if not source.endswith(twin)]
+    return [source for source in found if not source.endswith(others)]
 
 
 def bindings() -> list[str]:

@@ -1,13 +1,13 @@
-"""What all file objects share: aiofiles.base over native workers."""
+"""What all file objects share: aiofiles.base over native files and workers."""
 
 from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager
 from functools import partial, wraps
-from typing import Any, Self
+from typing import Any
 
-from arshai_native._core import run_blocking
+from arshai_native._core import File, FileOpening, run_blocking
 
 
 def wrap(func: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -29,30 +29,19 @@ def wrap(func: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
     return run
 
 
-class AsyncBase:
-    readline: Callable[..., Awaitable[Any]]
-
-    def __init__(
-        self, file: Any, loop: AbstractEventLoop | None, executor: Executor | None
-    ) -> None:
-        self._file = file
-        self._executor = executor
-        self._ref_loop = loop
-
-    @property
-    def _loop(self) -> AbstractEventLoop:
-        return self._ref_loop or get_running_loop()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __repr__(self) -> str:
-        return super().__repr__() + " wrapping " + repr(self._file)
-
-    async def __anext__(self) -> Any:
-        if line := await self.readline():
-            return line
+async def on_executor(
+    file: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any] | None, is_next: bool
+) -> Any:
+    """A method of a file that was given an executor."""
+    call = partial(getattr(file._file, name), *args, **kwargs or {})
+    result = await file._loop.run_in_executor(file._executor, call)
+    if is_next and not result:
         raise StopAsyncIteration
+    return result
+
+
+class AsyncBase(File):
+    """A file; its io object is made when it is asked for, or when C does not do."""
 
 
 class AsyncIndirectBase(AsyncBase):
@@ -75,7 +64,7 @@ class AsyncIndirectBase(AsyncBase):
 
     @_file.setter
     def _file(self, v: Any) -> None:
-        pass  # what __init__ sets
+        pass
 
 
 class AiofilesContextManager(Awaitable[Any], AbstractAsyncContextManager[Any]):
@@ -85,7 +74,7 @@ class AiofilesContextManager(Awaitable[Any], AbstractAsyncContextManager[Any]):
 
     def __init__(self, coro: Awaitable[Any]) -> None:
         self._coro = coro
-        self._obj = None
+        self._obj: Any = None
 
     def __await__(self) -> Any:
         if self._obj is None:
@@ -96,6 +85,8 @@ class AiofilesContextManager(Awaitable[Any], AbstractAsyncContextManager[Any]):
         return await self
 
     async def __aexit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> None:
-        assert self._obj is not None
         await run_blocking(self._obj._file.__exit__, exc_type, exc_val, exc_tb)
         self._obj = None
+
+
+AiofilesContextManager.register(FileOpening)

@@ -126,6 +126,8 @@ static int intern_names(arn_py_state *st) {
         {offsetof(arn_py_state, str_own_post), "_post"},
         {offsetof(arn_py_state, str_custom_headers), "_custom_headers"},
         {offsetof(arn_py_state, str_custom_query), "_custom_query"},
+        {offsetof(arn_py_state, str_file), "_file"},
+        {offsetof(arn_py_state, str_decode), "decode"},
         {offsetof(arn_py_state, str_request_id), "_request_id"},
         {offsetof(arn_py_state, str_item_of), "_item_of"},
         {offsetof(arn_py_state, str_failure_of), "_failure_of"},
@@ -180,7 +182,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_openai_client(module, st) < 0 || arn_py_init_openai_endpoint(module, st) < 0 ||
         arn_py_init_openai_stream(module, st) < 0 || arn_py_init_blocking(module, st) < 0 ||
         arn_py_init_grpc(module, st) < 0 || arn_py_init_milvus_replies(module, st) < 0 ||
-        arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0)
+        arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0 ||
+        arn_py_init_file(module, st) < 0 || arn_py_init_file_open(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;
@@ -207,6 +210,17 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->ready_type);
     Py_VISIT(st->openai_call_type);
     Py_VISIT(st->openai_client_type);
+    Py_VISIT(st->file_type);
+    Py_VISIT(st->file_opening_type);
+    Py_VISIT(st->file_text_class);
+    Py_VISIT(st->file_reader_class);
+    Py_VISIT(st->file_writer_class);
+    Py_VISIT(st->file_wrap);
+    Py_VISIT(st->file_reopen);
+    Py_VISIT(st->file_cookie);
+    Py_VISIT(st->file_on_executor);
+    Py_VISIT(st->file_encoding);
+    Py_VISIT(st->file_translator);
     Py_VISIT(st->get_running_loop);
     Py_VISIT(st->cancelled_error);
     Py_VISIT(st->invalid_state_error);
@@ -241,6 +255,17 @@ static void free_module(void *module) {
     Py_CLEAR(st->ready_type);
     Py_CLEAR(st->openai_call_type);
     Py_CLEAR(st->openai_client_type);
+    Py_CLEAR(st->file_type);
+    Py_CLEAR(st->file_opening_type);
+    Py_CLEAR(st->file_text_class);
+    Py_CLEAR(st->file_reader_class);
+    Py_CLEAR(st->file_writer_class);
+    Py_CLEAR(st->file_wrap);
+    Py_CLEAR(st->file_reopen);
+    Py_CLEAR(st->file_cookie);
+    Py_CLEAR(st->file_on_executor);
+    Py_CLEAR(st->file_encoding);
+    Py_CLEAR(st->file_translator);
     Py_CLEAR(st->get_running_loop);
     Py_CLEAR(st->cancelled_error);
     Py_CLEAR(st->invalid_state_error);
@@ -267,6 +292,8 @@ static void free_module(void *module) {
     Py_CLEAR(st->str_check);
     Py_CLEAR(st->str_resume);
     Py_CLEAR(st->str_lower);
+    Py_CLEAR(st->str_file);
+    Py_CLEAR(st->str_decode);
     Py_CLEAR(st->str_client);
     Py_CLEAR(st->str_post);
     Py_CLEAR(st->str_own_post);

@@ -136,6 +136,8 @@ static int submit(arn_py_request *self) {
 
 fail:
     self->op = NULL;
+    if (self->cls->late != NULL)
+        self->cls->late(self, op);
     arn_op_unref(op);
     return -1;
 }
@@ -161,8 +163,11 @@ static void take_back(arn_py_request *self, arn_op *op) {
 static void forget_op(arn_py_request *self) {
     arn_op *op = self->op;
 
-    if (op == NULL)
+    if (op == NULL) {
+        if (self->state == ARN_PY_WAITING && self->cls->late != NULL)
+            self->cls->late(self, NULL);
         return;
+    }
     self->op = NULL;
     if (self->state == ARN_PY_NEW) {
         arn_op_unref(op);
@@ -181,6 +186,8 @@ void arn_py_request_orphaned(arn_py_request *self, arn_op *op, int usable) {
     self->op = NULL;
     if (usable)
         take_back(self, op);
+    if (usable && self->cls->orphaned != NULL)
+        self->cls->orphaned(self, op);
 }
 
 /* The outcome is there; result and error NULL: cancelled. */

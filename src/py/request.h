@@ -33,8 +33,11 @@ typedef struct arn_py_request_class {
     /* May be NULL. The op goes to the workers, not to the io thread: this hands it over. */
     void (*send)(arn_py_request *req, arn_op *op);
     /* May be NULL, for ops with `send`. The op of a request that was cancelled has come to its end
-     * all the same. */
+     * all the same; or (op may be NULL, or not begun) none is under way any more. */
     void (*late)(arn_py_request *req, arn_op *op);
+    /* May be NULL, for ops with `send`. The request's event loop is gone, and with it the port that
+     * would have told the op's end. */
+    void (*orphaned)(arn_py_request *req, arn_op *op);
     /* May be NULL. At the first await, before an op is made: 1 if the outcome is there, in *result
      * or, NULL, as the exception that is set. */
     int (*at_once)(arn_py_request *req, PyObject **result);
@@ -71,6 +74,7 @@ struct arn_py_request {
     PyObject *args;           /* argument tuple of a command that is packed later; owned */
     PyObject *reply_callback; /* applied to the converted reply; owned */
     PyObject *reply_options;  /* its keyword arguments; owned */
+    long long number;
     int reply_kind;
     int usage; /* of the connection, for later attempts */
     int never_decode;

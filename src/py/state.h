@@ -38,6 +38,8 @@ typedef struct arn_py_state {
     PyTypeObject *openai_call_type;
     PyTypeObject *openai_client_type;
     PyTypeObject *grpc_channel_type;
+    PyTypeObject *file_type;
+    PyTypeObject *file_opening_type;
 
     PyObject *get_running_loop; /* asyncio.get_running_loop */
     PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -46,6 +48,12 @@ typedef struct arn_py_state {
     PyObject *grpc_error; /* the exception class GrpcError */
     /* Classes; NULL: not met yet. */
     PyObject *ndarray, *np_integer, *np_floating, *csr_matrix, *csr_array;
+
+    /* arshai_native.aiofiles' own, see file_open.c; NULL before it is imported. */
+    PyObject *file_text_class, *file_reader_class, *file_writer_class;
+    PyObject *file_wrap, *file_reopen, *file_cookie, *file_on_executor, *file_encoding,
+        *file_translator;
+
     PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
 
     /* Interned names. */
@@ -55,6 +63,7 @@ typedef struct arn_py_state {
         *str_spin, *str_check;
     PyObject *str_resume, *str_lower;
     PyObject *str_client, *str_post, *str_own_post, *str_custom_headers, *str_custom_query;
+    PyObject *str_file, *str_decode;
     PyObject *str_request_id, *str_item_of, *str_failure_of;
     PyObject *kwnames_context; /* ("context",) */
     PyObject *kwnames_value;   /* ("value",) */
@@ -83,6 +92,8 @@ int arn_py_init_http_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_grpc(PyObject *module, arn_py_state *st);
 int arn_py_init_ready(PyObject *module, arn_py_state *st);
 int arn_py_init_blocking(PyObject *module, arn_py_state *st);
+int arn_py_init_file(PyObject *module, arn_py_state *st);
+int arn_py_init_file_open(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);

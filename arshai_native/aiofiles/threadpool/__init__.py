@@ -9,12 +9,14 @@ from io import (
     BufferedReader,
     BufferedWriter,
     FileIO,
+    IncrementalNewlineDecoder,
     TextIOBase,
 )
 
-from arshai_native._core import run_blocking
+from arshai_native._core import open_file, run_blocking, set_file_classes
 
-from ..base import AiofilesContextManager
+from .._io import cookie, default_encoding, reopen
+from ..base import AiofilesContextManager, on_executor
 from .binary import (
     AsyncBufferedIOBase,
     AsyncBufferedReader,
@@ -23,7 +25,7 @@ from .binary import (
 )
 from .text import AsyncTextIndirectIOWrapper, AsyncTextIOWrapper
 
-sync_open = open
+sync_open = _builtin_open = open
 
 __all__ = (
     "open",
@@ -49,6 +51,11 @@ def open(
     loop=None,
     executor=None,
 ):
+    # Whoever has put another in the place of the builtin function means it to be called.
+    if executor is None and opener is None and closefd is True and sync_open is _builtin_open:
+        opening = open_file(file, mode, buffering, encoding, errors, newline)
+        if opening is not None:
+            return opening
     return AiofilesContextManager(
         _open(
             file,
@@ -136,4 +143,16 @@ stdout_bytes = AsyncIndirectBufferedIOBase(
 )
 stderr_bytes = AsyncIndirectBufferedIOBase(
     "sys.stderr.buffer", None, None, indirect=lambda: sys.stderr.buffer
+)
+
+set_file_classes(
+    text=AsyncTextIOWrapper,
+    reader=AsyncBufferedReader,
+    writer=AsyncBufferedIOBase,
+    wrap=partial(wrap, loop=None, executor=None),
+    reopen=reopen,
+    cookie=cookie,
+    on_executor=on_executor,
+    encoding=default_encoding(),
+    translator=IncrementalNewlineDecoder,
 )

@@ -1,8 +1,9 @@
+"""The classes of binary files: aiofiles.threadpool.binary."""
+
 from ..base import AsyncBase, AsyncIndirectBase
-from .utils import delegate_to_executor, proxy_method_directly, proxy_property_directly
+from .utils import members_of_file
 
-
-@delegate_to_executor(
+_BUFFERED = members_of_file(
     "close",
     "flush",
     "isatty",
@@ -18,87 +19,64 @@ from .utils import delegate_to_executor, proxy_method_directly, proxy_property_d
     "writable",
     "write",
     "writelines",
+    "detach",
+    "fileno",
+    "readable",
+    "closed",
+    "raw",
+    "name",
+    "mode",
 )
-@proxy_method_directly("detach", "fileno", "readable")
-@proxy_property_directly("closed", "raw", "name", "mode")
+_FILE_IO = members_of_file(
+    "close",
+    "flush",
+    "isatty",
+    "read",
+    "readall",
+    "readinto",
+    "readline",
+    "readlines",
+    "seek",
+    "seekable",
+    "tell",
+    "truncate",
+    "writable",
+    "write",
+    "writelines",
+    "fileno",
+    "readable",
+    "closed",
+    "name",
+    "mode",
+)
+_PEEK = members_of_file("peek")
+
+
+@_BUFFERED
 class AsyncBufferedIOBase(AsyncBase):
-    """The asyncio executor version of io.BufferedWriter and BufferedIOBase."""
+    """The asynchronous io.BufferedWriter and BufferedIOBase."""
 
 
-@delegate_to_executor("peek")
+@_PEEK
 class AsyncBufferedReader(AsyncBufferedIOBase):
-    """The asyncio executor version of io.BufferedReader and Random."""
+    """The asynchronous io.BufferedReader and BufferedRandom."""
 
 
-@delegate_to_executor(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "readall",
-    "readinto",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "writable",
-    "write",
-    "writelines",
-)
-@proxy_method_directly("fileno", "readable")
-@proxy_property_directly("closed", "name", "mode")
+@_FILE_IO
 class AsyncFileIO(AsyncBase):
-    """The asyncio executor version of io.FileIO."""
+    """The asynchronous io.FileIO."""
 
 
-@delegate_to_executor(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "read1",
-    "readinto",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "writable",
-    "write",
-    "writelines",
-)
-@proxy_method_directly("detach", "fileno", "readable")
-@proxy_property_directly("closed", "raw", "name", "mode")
+@_BUFFERED
 class AsyncIndirectBufferedIOBase(AsyncIndirectBase):
-    """The indirect asyncio executor version of io.BufferedWriter and BufferedIOBase."""
+    """The indirect asynchronous io.BufferedWriter and BufferedIOBase."""
 
 
-@delegate_to_executor("peek")
+@_PEEK
 class AsyncIndirectBufferedReader(AsyncIndirectBufferedIOBase):
-    """The indirect asyncio executor version of io.BufferedReader and Random."""
+    """The indirect asynchronous io.BufferedReader and BufferedRandom."""
 
 
-@delegate_to_executor(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "readall",
-    "readinto",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "writable",
-    "write",
-    "writelines",
-)
-@proxy_method_directly("fileno", "readable")
-@proxy_property_directly("closed", "name", "mode")
+@_FILE_IO
 class AsyncIndirectFileIO(AsyncIndirectBase):
-    """The indirect asyncio executor version of io.FileIO."""
+    """The indirect asynchronous io.FileIO."""

@@ -1,13 +1,13 @@
+"""The classes of text files: aiofiles.threadpool.text."""
+
 from ..base import AsyncBase, AsyncIndirectBase
-from .utils import delegate_to_executor, proxy_method_directly, proxy_property_directly
+from .utils import members_of_file
 
-
-@delegate_to_executor(
+_TEXT = members_of_file(
     "close",
     "flush",
     "isatty",
     "read",
-    "readable",
     "readline",
     "readlines",
     "seek",
@@ -17,9 +17,9 @@ from .utils import delegate_to_executor, proxy_method_directly, proxy_property_d
     "write",
     "writable",
     "writelines",
-)
-@proxy_method_directly("detach", "fileno", "readable")
-@proxy_property_directly(
+    "detach",
+    "fileno",
+    "readable",
     "buffer",
     "closed",
     "encoding",
@@ -29,36 +29,13 @@ from .utils import delegate_to_executor, proxy_method_directly, proxy_property_d
     "name",
     "mode",
 )
+
+
+@_TEXT
 class AsyncTextIOWrapper(AsyncBase):
-    """The asyncio executor version of io.TextIOWrapper."""
+    """The asynchronous io.TextIOWrapper."""
 
 
-@delegate_to_executor(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "readable",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "write",
-    "writable",
-    "writelines",
-)
-@proxy_method_directly("detach", "fileno", "readable")
-@proxy_property_directly(
-    "buffer",
-    "closed",
-    "encoding",
-    "errors",
-    "line_buffering",
-    "newlines",
-    "name",
-    "mode",
-)
+@_TEXT
 class AsyncTextIndirectIOWrapper(AsyncIndirectBase):
-    """The indirect asyncio executor version of io.TextIOWrapper."""
+    """The indirect asynchronous io.TextIOWrapper."""

@@ -4,9 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from arshai_native._core import run_blocking
+from arshai_native._core import file_members, run_blocking
 
 Decorator = Callable[[type], type]
+
+
+def members_of_file(*attrs: str) -> Decorator:
+    """Methods and attributes of native files."""
+    return _adder(attrs, file_members.__getitem__)
 
 
 def delegate_to_executor(*attrs: str) -> Decorator:

@@ -1,0 +1,90 @@
+"""io objects where C does not do: how one takes over a file that is open, and what it would say."""
+
+import io
+import os
+import sys
+from typing import Any
+
+
+def reopen(
+    fd: int,
+    name: str | bytes,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+    pending: bytes | None,
+    place: int | None,
+) -> Any:
+    """The io object for a descriptor, which it owns, as open(name, ...) would have made it; fd -1:
+    a closed one. pending: what is still to be written; place: what tell() returns."""
+    is_closed = fd < 0
+    if is_closed:
+        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    file = open(  # noqa: SIM115
+        name, mode, buffering, encoding, errors, newline, opener=lambda *_: fd
+    )
+    if is_closed:
+        file.close()
+    elif pending:
+        getattr(file, "buffer", file).write(pending)
+    elif place is not None:
+        file.seek(place)
+    return file
+
+
+class _Chunk(io.BufferedIOBase):
+    """A file of which there are only the bytes of one chunk."""
+
+    def __init__(self, at: int, data: bytes) -> None:
+        self.at = self.place = at
+        self.data = data
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1) -> bytes:
+        start = self.place - self.at
+        data = self.data[start:] if size < 0 else self.data[start : start + size]
+        self.place += len(data)
+        return data
+
+    def read(self, size: int | None = -1) -> bytes:
+        return self.read1(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.place = offset
+        return offset
+
+    def tell(self) -> int:
+        return self.place
+
+
+def cookie(
+    encoding: str,
+    errors: str,
+    newline: str | None,
+    at: int,
+    flag: int,
+    data: bytes,
+    used: int,
+) -> int:
+    """What io.TextIOWrapper.tell() returns after so many characters of a chunk, before which a
+    "\\r" was held back or not."""
+    text = io.TextIOWrapper(_Chunk(at, data), encoding, errors, newline)
+    text.seek(at | flag << 64)
+    text.read(used)
+    place = text.tell()
+    text.detach()
+    return place
+
+
+def default_encoding() -> str | None:
+    """open()'s, as the attribute of a file says it; None: to open without one is warned of."""
+    if sys.flags.warn_default_encoding:
+        return None
+    return io.TextIOWrapper(io.BytesIO()).encoding
