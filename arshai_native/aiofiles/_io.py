@@ -22,16 +22,27 @@ def reopen(
     is_closed = fd < 0
     if is_closed:
         fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    elif place is not None and place < 1 << 63:
+        os.lseek(fd, place, os.SEEK_SET)
     file = open(  # noqa: SIM115
         name, mode, buffering, encoding, errors, newline, opener=lambda *_: fd
     )
     if is_closed:
         file.close()
-    elif pending:
-        getattr(file, "buffer", file).write(pending)
-    elif place is not None:
+        return file
+    if place is not None and (place >= 1 << 63 or mode[0] == "a"):
         file.seek(place)
+    if pending:
+        getattr(file, "buffer", file).write(pending)
     return file
+
+
+def newlines(before: str | tuple[str, ...], now: str | tuple[str, ...] | None) -> Any:
+    """A text file's attribute, when an io object goes on with what has been begun."""
+    seen = {*(before if isinstance(before, tuple) else [before])}
+    seen |= {*(now if isinstance(now, tuple) else [now])} - {None}
+    found = tuple(kind for kind in ("\r", "\n", "\r\n") if kind in seen)
+    return found if len(found) > 1 else found[0]
 
 
 class _Chunk(io.BufferedIOBase):

@@ -219,6 +219,9 @@ static arn_op *call_inner(arn_py_request *req) {
     Py_XDECREF(inner);
     Py_XDECREF(method);
     Py_XDECREF(args);
+    if (req->reply_kind == ARN_PY_FILE_SEEK && req->usage > 0 &&
+        (req->failures == SEEK_END || (req->failures == SEEK_SET && req->number == 0)))
+        Py_CLEAR(file_of(req->client)->translator); /* `newlines` begins anew */
     return op;
 }
 
@@ -462,9 +465,9 @@ int arn_py_file_hand_over(arn_py_file *self) {
         fd = self->file->fd;
         if (self->is_writer)
             pending = PyBytes_FromStringAndSize(self->block, (Py_ssize_t)self->end);
-        else
-            place = self->is_text ? arn_py_file_text_tell(self)
-                                  : PyLong_FromLongLong(arn_py_file_place(self));
+        place = self->is_writer ? PyLong_FromLongLong(lseek(fd, 0, SEEK_CUR))
+                : self->is_text ? arn_py_file_text_tell(self)
+                                : PyLong_FromLongLong(arn_py_file_place(self));
         if (pending == NULL || place == NULL)
             goto out;
     }
@@ -483,7 +486,6 @@ int arn_py_file_hand_over(arn_py_file *self) {
     arn_py_file_drop_buffer(self);
     Py_CLEAR(self->decoded);
     Py_CLEAR(self->chunk);
-    Py_CLEAR(self->translator);
     Py_XSETREF(self->inner, Py_NewRef(inner));
 out:
     Py_XDECREF(inner);

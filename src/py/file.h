@@ -87,6 +87,7 @@ typedef struct arn_py_file {
     int64_t chunk_at;
     int chunk_flag_before;
     PyObject *chunk;
+    int cannot_tell;  /* readlines() has stopped early: io's tell() refuses then */
     PyObject *pieces; /* of a line that readlines() has begun */
 } arn_py_file;
 

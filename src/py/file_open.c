@@ -397,33 +397,34 @@ static PyType_Spec spec = {
 
 PyDoc_STRVAR(set_file_classes_doc,
              "set_file_classes(*, text, reader, writer, wrap, reopen, cookie, on_executor,\n"
-             "encoding, translator)\n--\n\n"
+             "encoding, translator, newlines)\n--\n\n"
              "The classes that open_file() makes and what they are helped by; see\n"
              "arshai_native/aiofiles/_io.py.");
 
 static PyObject *set_file_classes(PyObject *module, PyObject *args, PyObject *kwargs) {
-    static char *keywords[] = {"text",   "reader",      "writer",   "wrap",       "reopen",
-                               "cookie", "on_executor", "encoding", "translator", NULL};
+    static char *keywords[] = {"text",       "reader",   "writer",      "wrap",
+                               "reopen",     "cookie",   "on_executor", "encoding",
+                               "translator", "newlines", NULL};
     arn_py_state *st = arn_py_state_of(module);
     PyObject **const targets[] = {
-        &st->file_text_class,  &st->file_reader_class, &st->file_writer_class,
-        &st->file_wrap,        &st->file_reopen,       &st->file_cookie,
-        &st->file_on_executor, &st->file_encoding,     &st->file_translator};
-    PyObject *values[9];
+        &st->file_text_class, &st->file_reader_class, &st->file_writer_class, &st->file_wrap,
+        &st->file_reopen,     &st->file_cookie,       &st->file_on_executor,  &st->file_encoding,
+        &st->file_translator, &st->file_newlines};
+    PyObject *values[10];
     int i;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O!O!O!OOOOOO", keywords, &PyType_Type,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O!O!O!OOOOOOO", keywords, &PyType_Type,
                                      &values[0], &PyType_Type, &values[1], &PyType_Type, &values[2],
                                      &values[3], &values[4], &values[5], &values[6], &values[7],
-                                     &values[8]))
+                                     &values[8], &values[9]))
         return NULL;
-    for (i = 0; i < 9; i++) {
+    for (i = 0; i < 10; i++) {
         if (i < 3 && !PyType_IsSubtype((PyTypeObject *)values[i], st->file_type)) {
             PyErr_SetString(PyExc_TypeError, "classes of files derive from File");
             return NULL;
         }
     }
-    for (i = 0; i < 9; i++)
+    for (i = 0; i < 10; i++)
         Py_XSETREF(*targets[i], Py_NewRef(values[i]));
     Py_RETURN_NONE;
 }

@@ -337,7 +337,11 @@ static arn_py_file_step seek_text(arn_py_file *self, arn_py_request *req, arn_fi
     self->carry = 0;
     self->chunk_flag = 0;
     if (self->translator != NULL) {
-        PyObject *r = PyObject_CallMethod(self->translator, "reset", NULL);
+        /* At the beginning, as for io, nothing has been seen. */
+        int is_new = whence == SEEK_END || req->number == 0;
+        PyObject *r = is_new ? PyObject_CallMethod(self->translator, "reset", NULL)
+                             : PyObject_CallMethod(self->translator, "setstate", "((yi))", "", 0);
+        self->has_newline = is_new ? 0 : self->has_newline;
         if (r == NULL)
             Py_CLEAR(*result);
         Py_XDECREF(r);
@@ -347,6 +351,8 @@ static arn_py_file_step seek_text(arn_py_file *self, arn_py_request *req, arn_fi
 
 arn_py_file_step arn_py_file_text_step(arn_py_file *self, arn_py_request *req, arn_file_job *job,
                                        arn_op **op, PyObject **result) {
+    arn_py_file_step step;
+
     switch (req->reply_kind) {
     case ARN_PY_FILE_READ:
         return req->number < 0 ? read_all(self, req, job, op, result)
@@ -357,10 +363,20 @@ arn_py_file_step arn_py_file_text_step(arn_py_file *self, arn_py_request *req, a
     case ARN_PY_FILE_READLINES:
         if (job == NULL && req->reply_callback == NULL)
             Py_CLEAR(self->pieces);
-        return arn_py_file_lines(self, req, job, next_line, op, result);
+        step = arn_py_file_lines(self, req, job, next_line, op, result);
+        self->cannot_tell = step == ARN_PY_FILE_DONE && *result != NULL && self->chunk_at >= 0;
+        return step;
     case ARN_PY_FILE_SEEK:
+        self->cannot_tell = 0;
         return seek_text(self, req, job, op, result);
+    case ARN_PY_FILE_FLUSH:
+        self->cannot_tell = 0;
+        return arn_py_file_read_step(self, req, job, op, result);
     case ARN_PY_FILE_TELL:
+        if (self->cannot_tell) {
+            PyErr_SetString(PyExc_OSError, "telling position disabled by next() call");
+            return ARN_PY_FILE_DONE;
+        }
         return done(result, arn_py_file_text_tell(self));
     case ARN_PY_FILE_READ1:
     case ARN_PY_FILE_PEEK:

@@ -122,12 +122,20 @@ static PyObject *get_errors(PyObject *op, void *closure) {
 
 static PyObject *get_newlines(PyObject *op, void *closure) {
     arn_py_file *self = file_of(op);
+    PyObject *seen, *now, *both;
 
-    if (!self->is_fast || !self->is_text)
-        return inner_attribute(op, closure);
-    if (self->translator == NULL)
-        Py_RETURN_NONE;
-    return PyObject_GetAttrString(self->translator, "newlines");
+    seen = self->translator == NULL ? Py_NewRef(Py_None)
+                                    : PyObject_GetAttrString(self->translator, "newlines");
+    if ((self->is_fast && self->is_text) || seen == NULL)
+        return seen;
+    /* What the fast file has seen is news to the io object. */
+    now = inner_attribute(op, closure);
+    both = now == NULL || seen == Py_None
+               ? Py_XNewRef(now)
+               : PyObject_CallFunction(self->st->file_newlines, "OO", seen, now);
+    Py_DECREF(seen);
+    Py_XDECREF(now);
+    return both;
 }
 
 static PyObject *get_line_buffering(PyObject *op, void *closure) {

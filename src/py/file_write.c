@@ -242,6 +242,12 @@ arn_py_file_step arn_py_file_write_step(arn_py_file *self, arn_py_request *req, 
     case ARN_PY_FILE_TRUNCATE:
         return truncate_file(self, req, job, op, result);
     case ARN_PY_FILE_TELL:
+        /* As with io, text says where it has been written to: at the file's end when appending. */
+        if (self->is_text && (self->end > 0 || job != NULL)) {
+            req->number = 0;
+            req->failures = SEEK_CUR;
+            return seek(self, req, job, op, result);
+        }
         at = place(self);
         if (at < 0)
             arn_py_file_raise(self, errno);

@@ -217,6 +217,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->file_writer_class);
     Py_VISIT(st->file_wrap);
     Py_VISIT(st->file_reopen);
+    Py_VISIT(st->file_newlines);
     Py_VISIT(st->file_cookie);
     Py_VISIT(st->file_on_executor);
     Py_VISIT(st->file_encoding);
@@ -262,6 +263,7 @@ static void free_module(void *module) {
     Py_CLEAR(st->file_writer_class);
     Py_CLEAR(st->file_wrap);
     Py_CLEAR(st->file_reopen);
+    Py_CLEAR(st->file_newlines);
     Py_CLEAR(st->file_cookie);
     Py_CLEAR(st->file_on_executor);
     Py_CLEAR(st->file_encoding);

@@ -52,7 +52,7 @@ typedef struct arn_py_state {
     /* arshai_native.aiofiles' own, see file_open.c; NULL before it is imported. */
     PyObject *file_text_class, *file_reader_class, *file_writer_class;
     PyObject *file_wrap, *file_reopen, *file_cookie, *file_on_executor, *file_encoding,
-        *file_translator;
+        *file_translator, *file_newlines;
 
     PyObject *specs; /* dict: upper-case command name -> int, see replies.h */
 

@@ -15,7 +15,7 @@ from io import (
 
 from arshai_native._core import open_file, run_blocking, set_file_classes
 
-from .._io import cookie, default_encoding, reopen
+from .._io import cookie, default_encoding, newlines, reopen
 from ..base import AiofilesContextManager, on_executor
 from .binary import (
     AsyncBufferedIOBase,
@@ -155,4 +155,5 @@ set_file_classes(
     on_executor=on_executor,
     encoding=default_encoding(),
     translator=IncrementalNewlineDecoder,
+    newlines=newlines,
 )
