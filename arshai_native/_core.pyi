@@ -1,7 +1,7 @@
 """Types of the native engine. Its public face is the package's Python modules."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, final
+from typing import Any, Final, Self, final
 
 # bytes, str (decode_responses), int, None, or lists of these; exception instances in lists
 Reply = Any
@@ -357,3 +357,52 @@ class MilvusSchema:
         """As rows(), of {field name: all its values}: lists, numpy arrays (of two dimensions for
         vectors), csr matrices. Names that are no fields go into the dynamic field.
         """
+
+class File:
+    """What the classes of arshai_native.aiofiles derive from. Methods and attributes are those of
+    file_members, of which each class takes some."""
+
+    def __init__(self, file: Any, loop: Any, executor: Any) -> None: ...
+    _file: Any
+    @property
+    def _loop(self) -> Any: ...
+    @property
+    def _executor(self) -> Any: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, Any]: ...
+
+@final
+class FileOpening:
+    """A file to be opened: awaited, or entered."""
+
+    def __await__(self) -> Any: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Any]: ...
+    def __aexit__(self, *args: Any) -> Coroutine[Any, Any, None]: ...
+
+file_members: dict[str, Any]
+
+def open_file(
+    file: Any,
+    mode: str,
+    buffering: int,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+    /,
+) -> FileOpening | None:
+    """None: these arguments need an io object."""
+
+def set_file_classes(
+    *,
+    text: type[File],
+    reader: type[File],
+    writer: type[File],
+    wrap: Callable[[Any], File],
+    reopen: Callable[..., Any],
+    cookie: Callable[..., int],
+    on_executor: Callable[..., Coroutine[Any, Any, Any]],
+    encoding: str | None,
+    translator: Callable[..., Any],
+    newlines: Callable[..., Any],
+) -> None:
+    """What open_file() makes, and the Python code that helps it."""

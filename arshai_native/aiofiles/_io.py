@@ -3,7 +3,7 @@
 import io
 import os
 import sys
-from typing import Any
+from typing import Any, cast
 
 
 def reopen(
@@ -15,23 +15,29 @@ def reopen(
     errors: str | None,
     newline: str | None,
     pending: bytes | None,
-    place: int | None,
+    at: int = 0,
+    flag: int = 0,
+    used: int = 0,
 ) -> Any:
-    """The io object for a descriptor, which it owns, as open(name, ...) would have made it; fd -1:
-    a closed one. pending: what is still to be written; place: what tell() returns."""
+    """The io object for a descriptor, which it owns, as open(name, ...) would have made it; -1: a
+    closed one. pending: what is still to be written, None if this is no regular file; at: where in
+    the file. For text that is read, flag: whether a "\\r" was held back there; used: how many
+    characters of the chunk that begins there have been read."""
     is_closed = fd < 0
     if is_closed:
         fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    elif place is not None and place < 1 << 63:
-        os.lseek(fd, place, os.SEEK_SET)
+    elif pending is not None:
+        os.lseek(fd, at, os.SEEK_SET)
     file = open(  # noqa: SIM115
         name, mode, buffering, encoding, errors, newline, opener=lambda *_: fd
     )
     if is_closed:
         file.close()
         return file
-    if place is not None and (place >= 1 << 63 or mode[0] == "a"):
-        file.seek(place)
+    if flag or (pending is not None and mode[0] == "a"):
+        file.seek(at | flag << 64)
+    if used:
+        file.read(used)
     if pending:
         getattr(file, "buffer", file).write(pending)
     return file
@@ -86,7 +92,7 @@ def cookie(
 ) -> int:
     """What io.TextIOWrapper.tell() returns after so many characters of a chunk, before which a
     "\\r" was held back or not."""
-    text = io.TextIOWrapper(_Chunk(at, data), encoding, errors, newline)
+    text = io.TextIOWrapper(cast(Any, _Chunk(at, data)), encoding, errors, newline)
     text.seek(at | flag << 64)
     text.read(used)
     place = text.tell()

@@ -457,24 +457,26 @@ PyObject *arn_py_file_call(PyObject *op, arn_py_file_method method, PyObject *co
 
 int arn_py_file_hand_over(arn_py_file *self) {
     PyObject *inner = NULL;
-    PyObject *pending = Py_None;
-    PyObject *place = Py_None;
+    PyObject *pending = NULL;
+    int is_begun = self->is_text && !self->is_writer && self->chunk_at >= 0;
+    long long at = 0;
     int fd = -1;
 
     if (!self->is_closed) {
         fd = self->file->fd;
-        if (self->is_writer)
-            pending = PyBytes_FromStringAndSize(self->block, (Py_ssize_t)self->end);
-        place = self->is_writer ? PyLong_FromLongLong(lseek(fd, 0, SEEK_CUR))
-                : self->is_text ? arn_py_file_text_tell(self)
-                                : PyLong_FromLongLong(arn_py_file_place(self));
-        if (pending == NULL || place == NULL)
-            goto out;
+        at = self->is_writer ? lseek(fd, 0, SEEK_CUR)
+             : is_begun      ? self->chunk_at
+                             : arn_py_file_place(self);
+        pending = PyBytes_FromStringAndSize(self->is_writer ? self->block : NULL,
+                                            self->is_writer ? (Py_ssize_t)self->end : 0);
+        if (pending == NULL)
+            return -1;
     }
-    inner = PyObject_CallFunction(self->st->file_reopen, "iOOOOOOOO", fd, self->name, self->mode,
-                                  self->buffering, self->is_text ? self->encoding : Py_None,
-                                  self->is_text ? self->errors : Py_None, self->newline, pending,
-                                  place);
+    inner = PyObject_CallFunction(
+        self->st->file_reopen, "iOOOOOOOLin", fd, self->name, self->mode, self->buffering,
+        self->is_text ? self->encoding : Py_None, self->is_text ? self->errors : Py_None,
+        self->newline, pending != NULL ? pending : Py_None, at,
+        is_begun ? self->chunk_flag_before : 0, is_begun ? self->used : (Py_ssize_t)0);
     if (inner == NULL)
         goto out;
     if (self->file != NULL) {
@@ -489,9 +491,6 @@ int arn_py_file_hand_over(arn_py_file *self) {
     Py_XSETREF(self->inner, Py_NewRef(inner));
 out:
     Py_XDECREF(inner);
-    if (pending != Py_None)
-        Py_XDECREF(pending);
-    if (place != Py_None)
-        Py_XDECREF(place);
+    Py_XDECREF(pending);
     return self->is_fast ? -1 : 0;
 }

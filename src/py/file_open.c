@@ -210,10 +210,10 @@ static arn_op *make_op(arn_py_request *req) {
 /* An io object for what is open already: a pipe, a device. */
 static PyObject *slow_file(opening *self, int fd) {
     arn_py_state *st = self->st;
-    PyObject *inner = PyObject_CallFunction(
-        st->file_reopen, "iOOOOOOOO", fd, self->name, self->mode, self->buffering,
-        self->is_text ? self->encoding : Py_None, self->is_text ? self->errors : Py_None,
-        self->newline, Py_None, Py_None);
+    PyObject *inner =
+        PyObject_CallFunction(st->file_reopen, "iOOOOOOO", fd, self->name, self->mode,
+                              self->buffering, self->is_text ? self->encoding : Py_None,
+                              self->is_text ? self->errors : Py_None, self->newline, Py_None);
     PyObject *file;
 
     if (inner == NULL)
