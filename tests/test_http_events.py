@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import json
+import random
 import threading
+import time
 
 import pytest
 from faultkit import run, until
-from httpkit import CLOSE, HttpServer, chunked, head, raw, reply_json
+from httpkit import CLOSE, HttpServer, chunked, echo, head, raw, reply_json, resident
 from openai._streaming import SSEDecoder
 
 from arshai_native import _core
@@ -68,6 +70,7 @@ CASES = {
     "event only": b"event: ping\n\n",
     "empty event": b"event:\ndata: x\n\nevent: \n\n",
     "id only": b"id: 5\n\ndata: x\n\n",
+    "empty id": b"id: 5\ndata: x\n\nid\ndata: y\n\nid:\n\n",
     "nul in id": b"id: a\0b\ndata: x\n\nid: c\nid: \0\ndata: y\n\n",
     "nul in data": b"data: a\0b\n\nevent: \0\ndata: x\n\n",
     "retry only": b"retry: 10\n\n",
@@ -150,6 +153,69 @@ TOKENS = [
 ]  # fmt: skip
 
 
+def test_random_streams(http):
+    """What no list of cases thinks of, in random pieces."""
+    chance = random.Random(4)
+    streams = [b"".join(chance.choices(TOKENS, k=chance.randrange(1, 60))) for _ in range(400)]
+    pieces = []
+    for data in streams:
+        cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(4)))
+        parts = [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+        pieces.append([step for part in parts if part for step in (part, 0.001)])
+
+    def handler(x):
+        chunked(*pieces[int(x.request.target[1:])])(x)
+
+    with HttpServer(handler) as server:
+        client = http(max_connections=20)
+
+        async def main():
+            results = await asyncio.gather(
+                *(all_events(client, server, f"/{i}") for i in range(len(streams)))
+            )
+            for data, result in zip(streams, results, strict=True):
+                assert result == expected(data)[0], data
+
+        run(main)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "12",
+        "0",
+        "007",
+        "+5",
+        "-5",
+        " 12 ",
+        "1_000",
+        "1__0",
+        "12x",
+        "0x10",
+        "1e3",
+        "",
+        " ",
+        "99999999999999999999999",
+        "-0",
+        "-99999999999999999999999",
+        "9" * 4300,
+        "9" * 4301,
+        "\x1c5\x1f",
+        "_1",
+        "1_",
+        "+_1",
+        "+",
+        "- 1",
+    ],
+)
+def test_retry(http, text):
+    """As int() reads it, but for digits that are not ASCII's."""
+    data = f"retry: {text}\ndata: x\n\n".encode()
+    with HttpServer(raw(head(200), data, CLOSE)) as server:
+        client = http()
+        assert run(lambda: all_events(client, server)) == expected(data)[0]
+
+
 INVALID = {
     "a stray byte": b"\xff",
     "a stray continuation": b"\x80",
@@ -158,6 +224,33 @@ INVALID = {
     "a surrogate": b"\xed\xa0\x80",
     "beyond": b"\xf4\x90\x80\x80",
 }
+
+
+@pytest.mark.parametrize(
+    "where", ["data: %s", "event: %s", "id: %s", ": %s", "%s: x", "data: a%sb"]
+)
+@pytest.mark.parametrize("name", INVALID)
+def test_no_utf8(http, name, where):
+    """The events before it are given, then the SDK fails with UnicodeDecodeError: so do we."""
+    line = where.encode().replace(b"%s", INVALID[name])
+    data = b"data: before\n\n" + line + b"\ndata: x\n\ndata: after\n\n"
+    events, fails = expected(data)
+    assert fails and events == [(None, "before", None, None)]
+    with HttpServer(chunked(data)) as server:
+        client = http()
+
+        async def main():
+            response = await client.request("GET", server.url, mode=EVENTS)
+            got = []
+            with pytest.raises(UnicodeDecodeError):
+                while batch := await response.read_events():
+                    got += batch
+            assert got == events
+            response.close_stream()
+            server.handler = echo
+            assert (await client.request("GET", server.url)).status == 200
+
+        run(main)
 
 
 @pytest.mark.parametrize("size", [MB, 20 * MB])
@@ -245,6 +338,45 @@ def test_cut_off(http, framing):
         run(main)
 
 
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_a_reader_that_stops(http, size):
+    """No more than 1,024 events or 256 KB, and what the kernels hold, are taken."""
+    event = b"data: " + b"x" * size + b"\n\n"
+    block = event * (MB // len(event))
+    total = 100 * len(block)
+    sent, full = [0], threading.Event()
+
+    def handler(x):
+        x.read_body()
+        x.send(head(200, [("Content-Length", str(total))]))
+        while sent[0] < total:
+            n = x.send_some(block, 0.7)
+            sent[0] += n
+            if n < len(block):
+                break
+        full.set()
+        x.send(block[n:])
+        for _ in range((total - sent[0]) // len(block)):
+            x.send(block)
+
+    with HttpServer(handler, send_buffer=64 << 10) as server:
+        client = http()
+
+        async def main():
+            response = await client.request("GET", server.url, mode=EVENTS)
+            count = len(await response.read_events())
+            before = resident()
+            assert await until(full.is_set, 30)
+            assert sent[0] < 24 * MB
+            assert resident() - before < 24 * MB
+            while batch := await response.read_events():
+                count += len(batch)
+                assert {len(e[1]) for e in batch} == {size}
+            assert count == total // len(event)
+
+        run(main)
+
+
 def test_cancelled_read_loses_nothing(http, kind):
     gates = [threading.Event() for _ in range(20)]
     steps = [step for i, gate in enumerate(gates) for step in (gate, b"data: %d\n\n" % i)]
@@ -267,6 +399,30 @@ def test_cancelled_read_loses_nothing(http, kind):
                 while len(got) <= i:
                     got += await asyncio.wait_for(response.read_events(), 10)
             assert [e[1] for e in got] == [str(i) for i in range(20)]
+
+        run(main, kind)
+
+
+def test_cancelled_when_they_have_come(http, kind):
+    """The loop has not heard of them yet: the next read has what was there for the cancelled one."""
+    gate = threading.Event()
+    steps = [b"data: 1\n\n", gate, b"data: 2\n\n", 0.05, b"data: 3\n\n"]
+    with HttpServer(chunked(*steps)) as server:
+        client = http()
+
+        async def main():
+            response = await client.request("GET", server.url, mode=EVENTS)
+            got = await response.read_events()
+            reader = asyncio.create_task(response.read_events())
+            await asyncio.sleep(0.02)
+            gate.set()
+            time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            while batch := await response.read_events():
+                got += batch
+            assert [e[1] for e in got] == ["1", "2", "3"]
 
         run(main, kind)
 

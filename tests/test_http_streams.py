@@ -217,6 +217,71 @@ def test_many_readers_that_stop(http):
         run(main)
 
 
+@pytest.mark.parametrize("when", ["at once", "after a piece", "while held up", "at the end"])
+def test_closed_early(http, when):
+    """The server sees the end of the connection, and read() says what happened."""
+    closed = []
+
+    def handler(x):
+        x.read_body()
+        try:
+            x.send(head(200, [("Content-Length", str(100 * MB))]))
+            x.send(bytes(100_000 if when != "while held up" else 50 * MB))
+            closed.append(x.closed_by_client())
+        except BaseException:
+            closed.append(True)
+            raise
+
+    if when == "at the end":
+        handler = reply(200, b"x" * 1000)
+    with HttpServer(handler) as server:
+        client = http()
+
+        async def main():
+            response = await opened(client, server)
+            if when in ("after a piece", "at the end"):
+                assert await response.read()
+            if when == "at the end":
+                assert await response.read() == b""
+            if when == "while held up":
+                await asyncio.sleep(0.3)
+            response.close_stream()
+            response.close_stream()
+            if when == "at the end":
+                assert server.open == 1
+                return
+            assert await until(lambda: closed)
+            assert closed == [True]
+            try:
+                assert await response.read() == b""
+            except (HttpError, RuntimeError) as error:
+                assert getattr(error, "kind", "closed") == "closed"
+            assert await until(lambda: server.open == 0)
+            server.handler = echo
+            assert (await client.request("GET", server.url)).status == 200
+
+        run(main)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_closed_with_something_unread(http, whole):
+    """What has come and was not read is given up, too, and is not taken for the end."""
+    handler = reply(200, b"x" * 1000) if whole else chunked(b"x" * 1000, threading.Event())
+    with HttpServer(handler) as server:
+        client = http()
+
+        async def main():
+            response = await opened(client, server)
+            await asyncio.sleep(0.05)
+            response.close_stream()
+            for _ in range(2):
+                with pytest.raises(HttpError) as caught:
+                    await response.read()
+                assert caught.value.kind == "closed"
+
+        run(main)
+
+
 def test_closed_while_a_reader_waits(http, kind):
     """The reader is told; it does not wait for ever."""
     with HttpServer(chunked(b"x", threading.Event())) as server:
@@ -299,6 +364,30 @@ def test_a_cancelled_read_loses_nothing(http, kind):
                     got += await asyncio.wait_for(response.read(), 10)
             assert got == b"".join(b"<%d>" % i for i in range(30))
             assert await response.read() == b""
+
+        run(main, kind)
+
+
+def test_cancelled_when_it_has_come(http, kind):
+    """The loop has not heard of it yet: the next read() has what was there for the cancelled one."""
+    gate = threading.Event()
+    with HttpServer(chunked(b"1", gate, b"2", 0.05, b"3")) as server:
+        client = http()
+
+        async def main():
+            response = await opened(client, server)
+            assert await response.read() == b"1"
+            reader = asyncio.create_task(response.read())
+            await asyncio.sleep(0.02)
+            gate.set()
+            time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
+            reader.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reader
+            got = b""
+            while piece := await response.read():
+                got += piece
+            assert got == b"23"
 
         run(main, kind)
 

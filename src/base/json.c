@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "base/json_number.h"
 #include "base/status.h"
+#include "base/utf8.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -94,28 +95,6 @@ static inline const char *skip_plain(const char *p, const char *end) {
            *p != '\\')
         p++;
     return p;
-}
-
-/* Length of the sequence at p, whose first byte is not ASCII; 0 if it is not UTF-8. Surrogates
- * are let through. */
-static inline size_t utf8_sequence(const char *text, const char *end) {
-    const unsigned char *p = (const unsigned char *)text;
-    size_t room = (size_t)(end - text);
-
-#define FOLLOWS(i) ((p[i] & 0xc0) == 0x80)
-    if (p[0] < 0xc2)
-        return 0;
-    if (p[0] < 0xe0)
-        return room >= 2 && FOLLOWS(1) ? 2 : 0;
-    if (p[0] < 0xf0)
-        return room >= 3 && FOLLOWS(1) && FOLLOWS(2) && (p[0] > 0xe0 || p[1] >= 0xa0) ? 3 : 0;
-    if (p[0] < 0xf5)
-        return room >= 4 && FOLLOWS(1) && FOLLOWS(2) && FOLLOWS(3) &&
-                       (p[0] > 0xf0 || p[1] >= 0x90) && (p[0] < 0xf4 || p[1] < 0x90)
-                   ? 4
-                   : 0;
-#undef FOLLOWS
-    return 0;
 }
 
 static inline size_t utf8_length(uint32_t code) {
@@ -261,7 +240,7 @@ static int read_text(parser *s) {
             return fail(s, p, "a control character in a string");
         } else {
             do {
-                size_t n = utf8_sequence(p, end);
+                size_t n = arn_utf8_sequence(p, end);
                 if (UNLIKELY(n == 0))
                     return fail(s, p, "not UTF-8");
                 p += n;

@@ -5,8 +5,9 @@
  *
  *   op        one request with all its attempts. Posted when the whole reply is there; in the two
  *             streaming modes, when its headers are (or the first events, if they come with them).
- *   stream    the rest of a streamed reply. The io thread fills a batch; a read op takes it. When
- *             nobody reads, the transfer is paused.
+ *   stream    the rest of a streamed reply. The io thread fills a batch and lays it ready; a read
+ *             op says that it is there, and whoever has waited takes it. When nobody reads, the
+ *             transfer is paused.
  *
  * Transfers beyond config.max_connections wait; nothing fails for want of a connection. A reply 429
  * or 503 that names a time holds the client's other requests to that origin back until then.
@@ -71,7 +72,8 @@ typedef enum arn_http_failure {
     ARN_HTTP_WRITE,
     ARN_HTTP_URL,
     ARN_HTTP_CLOSED,
-    ARN_HTTP_MEMORY
+    ARN_HTTP_MEMORY,
+    ARN_HTTP_NO_UTF8 /* an event stream: the line that is none is in the batch's bytes */
 } arn_http_failure;
 
 /* The name that hosts see: "dns", "connect_timeout" ... Static. */
@@ -110,18 +112,15 @@ typedef struct arn_http_reply {
 } arn_http_reply;
 
 typedef struct arn_http_event {
-    arn_slice event; /* data NULL: there was none */
-    arn_slice data;
-    arn_slice id;
-    int64_t retry;   /* -1: none */
-    int json;        /* as arn_http_reply.json, of `data` */
-    arn_value value; /* in the batch's arena */
+    arn_slice event, data, id, retry; /* see arn_sse_event; each with a NUL behind it */
+    int json;                         /* as arn_http_reply.json, of `data` */
+    arn_value value;                  /* in the batch's arena */
 } arn_http_event;
 
 /* What a stream hands over at a time. */
 typedef struct arn_http_batch {
     arn_arena arena;
-    arn_buf bytes; /* ARN_HTTP_STREAM */
+    arn_buf bytes; /* ARN_HTTP_STREAM; see ARN_HTTP_NO_UTF8 */
     arn_http_event *events;
     size_t count, cap;
     size_t size;              /* bytes of memory, about */
@@ -149,9 +148,11 @@ typedef struct arn_http_op {
     void *easy;      /* CURL, while an attempt is under way */
     char error[256]; /* what libcurl says of its failure: CURL_ERROR_SIZE */
     int phase;
-    int is_final;      /* the reply's headers are complete and no other response follows */
-    int is_discarding; /* this response is only read to its end */
+    int is_final;             /* the reply's headers are complete and no other response follows */
+    int is_discarding;        /* this response is only read to its end */
+    arn_http_failure refusal; /* why a callback has refused what came; OK: for want of memory */
     size_t discarded;
+    int is_sent;    /* this attempt has got a connection */
     int has_resent; /* see is_stale() in transfer.c */
     size_t sent;    /* of the body, by this attempt */
     unsigned attempt;
@@ -170,11 +171,11 @@ enum {
     ARN_HTTP_NO_BODY_HEADERS = 2 /* Content-Length, Transfer-Encoding */
 };
 
-/* A read op: one batch of a stream. */
+/* A read op: it ends well when a batch is ready. It does not carry the batch, so that nothing is
+ * lost with an op that is given up. */
 typedef struct arn_http_read {
     arn_op base;
     arn_http_stream *stream; /* referenced */
-    arn_http_batch *batch;   /* owned; NULL if the op has failed */
 } arn_http_read;
 
 /* The config and its strings are copied. NULL: out of memory. One reference. Any thread. */
@@ -214,6 +215,9 @@ void arn_http_op_parse(arn_http_op *op);
 
 /* A read op for the stream, and the stream's references. Any thread. */
 arn_http_read *arn_http_read_new(arn_http_stream *stream);
+/* The batch that is ready: the caller's from now on. NULL: none, or another reader has taken it.
+ * Any thread. */
+arn_http_batch *arn_http_stream_take(arn_http_stream *stream);
 void arn_http_stream_ref(arn_http_stream *stream);
 void arn_http_stream_unref(arn_http_stream *stream);
 arn_runtime *arn_http_stream_runtime(const arn_http_stream *stream);

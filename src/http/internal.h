@@ -101,7 +101,8 @@ void arn__http_transfer_free_easy(arn_http_client *client);
 
 /* stream.c */
 arn_http_stream *arn__http_stream_new(arn_http_op *op);
-/* 0; CURL_WRITEFUNC_PAUSE's meaning: 1, the reader is behind; ARN_ENOMEM. */
+/* 0; CURL_WRITEFUNC_PAUSE's meaning: 1, the reader is behind; ARN_ENOMEM; ARN_EPROTO: it cannot be
+ * events, the stream is to end with ARN_HTTP_NO_UTF8. */
 int arn__http_stream_push(arn_http_stream *s, const char *bytes, size_t len);
 void arn__http_stream_end(arn_http_stream *s, arn_http_failure failure, const char *message);
 /* At the end of this turn, posts the op with what has come until then. */

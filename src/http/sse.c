@@ -1,21 +1,25 @@
 #include "http/sse.h"
 
 #include "base/status.h"
+#include "base/utf8.h"
 
 #include <string.h>
 
 /* What a buffer may keep of its memory from one event to the next. */
 #define KEEP (64u * 1024u)
 
+/* Python's int() refuses more. */
+#define RETRY_DIGITS_MAX 4300u
+
 void arn_sse_init(arn_sse *sse) {
     memset(sse, 0, sizeof(*sse));
-    sse->retry = -1;
 }
 
 void arn_sse_free(arn_sse *sse) {
     arn_buf_free(&sse->line);
     arn_buf_free(&sse->data);
     arn_buf_free(&sse->event);
+    arn_buf_free(&sse->retry);
     arn_buf_free(&sse->id);
 }
 
@@ -30,45 +34,56 @@ static arn_slice slice_of(const arn_buf *buf, size_t len) {
     return s;
 }
 
-/* As Python's int(): white space around it, a sign, underscores between digits. */
-static void set_retry(arn_sse *sse, const char *value, size_t len) {
-    int64_t n = 0;
-    int negative = 0, digits = 0, after_digit = 0;
+static int is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
-    while (len > 0 && (*value == ' ' || (*value >= '\t' && *value <= '\r')))
+/* As Python's int() reads ASCII: white space around it, a sign, underscores between digits. What
+ * it does not read changes nothing. */
+static int set_retry(arn_sse *sse, const char *value, size_t len) {
+    size_t digits = 0;
+    size_t i, first;
+    char *to;
+
+    while (len > 0 && is_space(*value))
         value++, len--;
-    while (len > 0 && (value[len - 1] == ' ' || (value[len - 1] >= '\t' && value[len - 1] <= '\r')))
+    while (len > 0 && is_space(value[len - 1]))
         len--;
-    if (len > 0 && (*value == '+' || *value == '-')) {
-        negative = *value == '-';
-        value++, len--;
+    first = len > 0 && (*value == '+' || *value == '-');
+    for (i = first; i < len; i++) {
+        if (value[i] >= '0' && value[i] <= '9')
+            digits++;
+        else if (value[i] != '_' || i == first || value[i - 1] == '_' || i + 1 == len)
+            return 0;
     }
-    for (; len > 0; value++, len--) {
-        if (*value == '_' && after_digit && len > 1) {
-            after_digit = 0;
-            continue;
-        }
-        if (*value < '0' || *value > '9' || n > INT64_MAX / 10 - 1)
-            return;
-        n = n * 10 + (*value - '0');
-        digits = after_digit = 1;
-    }
-    if (digits && !(negative && n != 0)) /* no reconnecting client waits a negative time */
-        sse->retry = n;
+    if (digits == 0 || digits > RETRY_DIGITS_MAX)
+        return 0;
+    arn_buf_reset(&sse->retry, KEEP);
+    to = arn_buf_reserve(&sse->retry, len);
+    if (to == NULL)
+        return ARN_ENOMEM;
+    for (i = 0; i < len; i++)
+        if (value[i] != '_')
+            *to++ = value[i];
+    sse->retry.len = (size_t)(to - sse->retry.data);
+    return 0;
 }
 
 static int dispatch(arn_sse *sse, arn_sse_event_cb cb, void *arg) {
     size_t data_len = sse->data_lines > 0 ? sse->data.len - 1 : 0; /* less the last LF */
+    arn_sse_event event = {slice_of(&sse->event, sse->event.len), slice_of(&sse->data, data_len),
+                           slice_of(&sse->id, sse->id.len), slice_of(&sse->retry, sse->retry.len)};
     int r;
 
-    if (sse->event.len == 0 && sse->data_lines == 0 && sse->id.len == 0 && sse->retry < 0)
+    if (sse->event.len == 0 && sse->data_lines == 0 && sse->id.len == 0 && sse->retry.len == 0)
         return 0;
-    r = cb(arg, slice_of(&sse->event, sse->event.len), slice_of(&sse->data, data_len),
-           slice_of(&sse->id, sse->id.len), sse->retry);
+    if (!sse->has_id)
+        event.id.data = NULL;
+    r = cb(arg, &event);
     arn_buf_reset(&sse->event, KEEP);
     arn_buf_reset(&sse->data, KEEP);
+    arn_buf_reset(&sse->retry, KEEP);
     sse->data_lines = 0;
-    sse->retry = -1;
     return r;
 }
 
@@ -79,6 +94,8 @@ static int take_line(arn_sse *sse, const char *line, size_t len, arn_sse_event_c
 
     if (len == 0)
         return dispatch(sse, cb, arg);
+    if (!arn_utf8_is_valid(line, len))
+        return ARN_EPROTO;
     colon = memchr(line, ':', len);
     name_len = colon != NULL ? (size_t)(colon - line) : len;
     value = colon != NULL ? colon + 1 : line + len;
@@ -98,25 +115,34 @@ static int take_line(arn_sse *sse, const char *line, size_t len, arn_sse_event_c
     } else if (name_len == 5 && memcmp(line, "event", 5) == 0) {
         return set(&sse->event, value, value_len);
     } else if (name_len == 2 && memcmp(line, "id", 2) == 0) {
-        if (memchr(value, '\0', value_len) == NULL)
+        if (memchr(value, '\0', value_len) == NULL) {
+            sse->has_id = 1;
             return set(&sse->id, value, value_len);
+        }
     } else if (name_len == 5 && memcmp(line, "retry", 5) == 0) {
-        set_retry(sse, value, value_len);
+        return set_retry(sse, value, value_len);
     }
     return 0;
 }
 
-/* The end of the line that begins at p: its CR or LF, or NULL. */
-static const char *line_end(const char *p, const char *end) {
-    const char *lf = memchr(p, '\n', (size_t)(end - p));
-    const char *cr = memchr(p, '\r', (size_t)((lf != NULL ? lf : end) - p));
+/* Where the next line end is in [p, end): end if there is none. *lf is the next LF at or behind p,
+ * found once for all the CRs before it. */
+static const char *line_end(const char *p, const char *end, const char **lf) {
+    const char *cr;
 
-    return cr != NULL ? cr : lf;
+    if (*lf < p) {
+        *lf = memchr(p, '\n', (size_t)(end - p));
+        if (*lf == NULL)
+            *lf = end;
+    }
+    cr = memchr(p, '\r', (size_t)(*lf - p));
+    return cr != NULL ? cr : *lf;
 }
 
 int arn_sse_feed(arn_sse *sse, const char *bytes, size_t len, arn_sse_event_cb cb, void *arg) {
     const char *p = bytes;
     const char *end = bytes + len;
+    const char *lf = NULL;
 
     while (p < end) {
         const char *stop;
@@ -129,21 +155,29 @@ int arn_sse_feed(arn_sse *sse, const char *bytes, size_t len, arn_sse_event_cb c
                 continue;
             }
         }
-        stop = line_end(p, end);
-        if (stop == NULL)
+        stop = line_end(p, end, &lf);
+        if (stop == end)
             return arn_buf_append(&sse->line, p, (size_t)(end - p));
         if (sse->line.len > 0) {
             r = arn_buf_append(&sse->line, p, (size_t)(stop - p));
             if (r == 0)
                 r = take_line(sse, sse->line.data, sse->line.len, cb, arg);
-            arn_buf_reset(&sse->line, KEEP);
         } else {
             r = take_line(sse, p, (size_t)(stop - p), cb, arg);
+            if (r == ARN_EPROTO && arn_buf_append(&sse->line, p, (size_t)(stop - p)) != 0)
+                r = ARN_ENOMEM;
         }
         if (r != 0)
             return r;
+        arn_buf_reset(&sse->line, KEEP);
         sse->after_cr = *stop == '\r';
         p = stop + 1;
     }
     return 0;
+}
+
+int arn_sse_end(const arn_sse *sse) {
+    if (sse->line.len == 0 || arn_utf8_is_valid(sse->line.data, sse->line.len))
+        return 0;
+    return ARN_EPROTO;
 }

@@ -15,6 +15,7 @@ struct arn_http_stream {
     arn_http_client *client; /* referenced */
     _Atomic int abandoned;
     arn_msg abandon_msg;
+    _Atomic(arn_http_batch *) ready; /* laid here by the io thread, if there is none */
 
     /* The io thread's. */
     arn_http_op *op; /* its transfer's, as long as that lasts; or to announce */
@@ -24,7 +25,7 @@ struct arn_http_stream {
     int json;
     int ended;
     arn_http_batch *batch; /* being filled; NULL: empty */
-    arn_http_read *reader; /* waits for a batch; referenced by its post */
+    arn_http_read *reader; /* waits until a batch is ready; referenced by its post */
     arn_deferred deliver;
     arn_sse sse;
 };
@@ -51,12 +52,15 @@ static arn_http_batch *batch_of(arn_http_stream *s) {
 
 static int copy_slice(arn_http_batch *batch, arn_slice from, arn_slice *to) {
     to->len = from.len;
+    if (from.data == NULL)
+        return 0;
     to->data = arn_arena_copy(&batch->arena, from.data, from.len);
     return to->data != NULL ? 0 : ARN_ENOMEM;
 }
 
-static int add_event(void *arg, arn_slice name, arn_slice data, arn_slice id, int64_t retry) {
+static int add_event(void *arg, const arn_sse_event *from) {
     arn_http_stream *s = arg;
+    arn_slice data = from->data;
     arn_http_batch *batch = batch_of(s);
     arn_json_error error;
     arn_http_event *event;
@@ -73,9 +77,10 @@ static int add_event(void *arg, arn_slice name, arn_slice data, arn_slice id, in
     }
     event = &batch->events[batch->count];
     memset(event, 0, sizeof(*event));
-    event->retry = retry;
-    if (copy_slice(batch, name, &event->event) != 0 || copy_slice(batch, data, &event->data) != 0 ||
-        copy_slice(batch, id, &event->id) != 0)
+    if (copy_slice(batch, from->event, &event->event) != 0 ||
+        copy_slice(batch, from->data, &event->data) != 0 ||
+        copy_slice(batch, from->id, &event->id) != 0 ||
+        copy_slice(batch, from->retry, &event->retry) != 0)
         return ARN_ENOMEM;
     event->json = 1;
     if (data.len > 0 && (data.data[0] == '{' || data.data[0] == '[') &&
@@ -83,7 +88,7 @@ static int add_event(void *arg, arn_slice name, arn_slice data, arn_slice id, in
         event->json =
             arn_json_parse(&batch->arena, event->data.data, data.len, &event->value, &error);
     batch->count++;
-    batch->size += sizeof(*event) + name.len + 3 * data.len + id.len;
+    batch->size += sizeof(*event) + from->event.len + 3 * data.len + from->id.len;
     return event->json == ARN_ENOMEM ? ARN_ENOMEM : 0;
 }
 
@@ -98,6 +103,7 @@ arn_http_stream *arn__http_stream_new(arn_http_op *op) {
         return NULL;
     atomic_init(&s->refs, 1); /* the op's */
     atomic_init(&s->abandoned, 0);
+    atomic_init(&s->ready, NULL);
     s->rt = op->client->rt;
     s->client = op->client;
     s->op = op;
@@ -117,6 +123,7 @@ void arn_http_stream_unref(arn_http_stream *s) {
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
     arn_http_batch_free(s->batch);
+    arn_http_batch_free(arn_http_stream_take(s));
     arn_sse_free(&s->sse);
     arn_http_client_unref(s->client);
     arn_free(s);
@@ -127,10 +134,20 @@ arn_runtime *arn_http_stream_runtime(const arn_http_stream *s) {
 }
 
 static void run_abandon(arn_msg *msg, int aborted) {
+    static const char closed[] = "the stream was closed";
     arn_http_stream *s = ARN_CONTAINER_OF(msg, arn_http_stream, abandon_msg);
 
-    if (!aborted && s->is_live)
-        arn__http_transfer_end(s->op, ARN_HTTP_CLOSED, "the stream was closed");
+    if (!aborted) {
+        arn_http_batch *ready = arn_http_stream_take(s);
+        int was_unread = ready != NULL || s->batch != NULL;
+        arn_http_batch_free(ready);
+        arn_http_batch_free(s->batch);
+        s->batch = NULL;
+        if (s->is_live)
+            arn__http_transfer_end(s->op, ARN_HTTP_CLOSED, closed);
+        else if (was_unread)
+            arn__http_stream_end(s, ARN_HTTP_CLOSED, closed); /* instead of its own end */
+    }
     arn_http_stream_unref(s);
 }
 
@@ -199,6 +216,11 @@ int arn__http_stream_push(arn_http_stream *s, const char *bytes, size_t len) {
 void arn__http_stream_end(arn_http_stream *s, arn_http_failure failure, const char *message) {
     arn_http_batch *batch = batch_of(s);
 
+    if (failure == ARN_HTTP_OK && s->is_events && arn_sse_end(&s->sse) != 0)
+        failure = ARN_HTTP_NO_UTF8;
+    if (failure == ARN_HTTP_NO_UTF8 && batch != NULL &&
+        arn_buf_append(&batch->bytes, s->sse.line.data, s->sse.line.len) != 0)
+        failure = ARN_HTTP_MEMORY;
     s->is_live = 0;
     s->ended = 1;
     if (batch != NULL) { /* else the next read fails for want of memory, too */
@@ -239,16 +261,34 @@ void arn__http_stream_deliver(arn_http_stream *s) {
 
 /* ---- to the reader ---- */
 
+arn_http_batch *arn_http_stream_take(arn_http_stream *s) {
+    return atomic_exchange_explicit(&s->ready, NULL, memory_order_acq_rel);
+}
+
+/* A batch may be ready already, for a reader that has been given up since. */
+static int is_ready(arn_http_stream *s) {
+    return atomic_load_explicit(&s->ready, memory_order_acquire) != NULL;
+}
+
+static int make_ready(arn_http_stream *s) {
+    arn_http_batch *batch;
+
+    if (is_ready(s))
+        return 0;
+    batch = take_batch(s);
+    if (batch == NULL && s->ended && batch_of(s) != NULL) {
+        batch = take_batch(s); /* read once more, after the end */
+        batch->is_end = 1;
+    }
+    atomic_store_explicit(&s->ready, batch, memory_order_release);
+    return batch != NULL ? 0 : ARN_ENOMEM;
+}
+
 static void answer(arn_http_stream *s) {
     arn_http_read *reader = s->reader;
 
     s->reader = NULL;
-    reader->batch = take_batch(s);
-    if (reader->batch == NULL && s->ended && batch_of(s) != NULL) {
-        reader->batch = take_batch(s); /* read once more, after the end */
-        reader->batch->is_end = 1;
-    }
-    arn__op_finish(s->rt, &reader->base, reader->batch != NULL ? ARN_OK : ARN_ENOMEM, NULL);
+    arn__op_finish(s->rt, &reader->base, make_ready(s), NULL);
     if (s->is_live)
         arn__http_transfer_resume(s->op);
 }
@@ -275,12 +315,11 @@ static void run_read(arn_msg *msg, int aborted) {
         arn__op_finish(s->rt, &reader->base, ARN_EBUSY, "the stream is being read already");
     } else {
         s->reader = reader;
-        if (has_something(s))
+        if (is_ready(s) || has_something(s))
             answer(s);
     }
 }
 
-/* What has come stays for the next reader. */
 static void cancel_read(arn_op *base) {
     arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
 
@@ -293,7 +332,6 @@ static void cancel_read(arn_op *base) {
 static void destroy_read(arn_op *base) {
     arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
 
-    arn_http_batch_free(reader->batch);
     arn_http_stream_unref(reader->stream);
     arn_free(reader);
 }

@@ -66,8 +66,11 @@ arn_http_headers *arn_py_http_headers_of(arn_py_state *st, PyObject *headers);
 /* Raises json.JSONDecodeError for a document of the op that is none. Returns NULL. */
 PyObject *arn_py_http_raise_json(const char *what, size_t offset, const char *document, size_t len);
 
+/* Raises what the end of a batch means that ends with a failure. Returns NULL. */
+PyObject *arn_py_http_raise_end(arn_py_http_response *self, const arn_http_batch *batch);
+
 /* Text of an event, and None where it is empty; the event as (event, data, id, retry). New
- * references, or NULL with an exception set (invalid UTF-8). */
+ * references, or NULL with an exception set. */
 PyObject *arn_py_http_text(arn_slice s);
 PyObject *arn_py_http_text_or_none(arn_slice s);
 PyObject *arn_py_http_event(const arn_http_event *event);

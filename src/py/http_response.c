@@ -163,16 +163,18 @@ PyObject *arn_py_http_raise_json(const char *what, size_t offset, const char *do
     PyObject *class = module == NULL ? NULL : PyObject_GetAttrString(module, "JSONDecodeError");
     PyObject *text =
         class == NULL ? NULL : PyUnicode_DecodeUTF8(document, (Py_ssize_t)len, "replace");
-    PyObject *error =
-        text == NULL ? NULL
-                     : PyObject_CallFunction(class, "sOn", what != NULL ? what : "Expecting value",
-                                             text, (Py_ssize_t)offset);
+    PyObject *before =
+        text == NULL ? NULL : PyUnicode_DecodeUTF8(document, (Py_ssize_t)offset, "replace");
+    PyObject *error = before == NULL ? NULL
+                                     : PyObject_CallFunction(class, "sOn", what, text,
+                                                             PyUnicode_GET_LENGTH(before));
 
     if (error != NULL)
         arn_py_raise(error);
     Py_XDECREF(module);
     Py_XDECREF(class);
     Py_XDECREF(text);
+    Py_XDECREF(before);
     Py_XDECREF(error);
     return NULL;
 }
@@ -279,13 +281,28 @@ PyObject *arn_py_http_text_or_none(arn_slice s) {
     return arn_py_http_text(s);
 }
 
+PyObject *arn_py_http_raise_end(arn_py_http_response *self, const arn_http_batch *batch) {
+    const arn_http_op *op = self->op;
+
+    if (batch->failure == ARN_HTTP_NO_UTF8) { /* Python says where, and raises the SDK's error */
+        PyObject *line =
+            PyUnicode_DecodeUTF8(batch->bytes.data, (Py_ssize_t)batch->bytes.len, NULL);
+        if (line == NULL)
+            return NULL;
+        Py_DECREF(line);
+    }
+    return arn_py_http_raise(self->st, batch->failure, batch->message, op->method, op->url);
+}
+
 PyObject *arn_py_http_event(const arn_http_event *event) {
     PyObject *name = arn_py_http_text_or_none(event->event);
     PyObject *data = name == NULL ? NULL : arn_py_http_text(event->data);
-    PyObject *id = data == NULL ? NULL : arn_py_http_text_or_none(event->id);
-    PyObject *retry = id == NULL         ? NULL
-                      : event->retry < 0 ? Py_NewRef(Py_None)
-                                         : PyLong_FromLongLong(event->retry);
+    PyObject *id = data == NULL             ? NULL
+                   : event->id.data == NULL ? Py_NewRef(Py_None)
+                                            : arn_py_http_text(event->id);
+    PyObject *retry = id == NULL              ? NULL
+                      : event->retry.len == 0 ? Py_NewRef(Py_None)
+                                              : PyLong_FromString(event->retry.data, NULL, 10);
     PyObject *made = retry == NULL ? NULL : PyTuple_Pack(4, name, data, id, retry);
 
     Py_XDECREF(name);
@@ -301,9 +318,8 @@ static PyObject *from_batch(arn_py_http_response *self, const arn_http_batch *ba
     PyObject *list;
     size_t i;
 
-    if (batch->failure != ARN_HTTP_OK && batch->count == 0 && batch->bytes.len == 0)
-        return arn_py_http_raise(self->st, batch->failure, batch->message, self->op->method,
-                                 self->op->url);
+    if (batch->failure != ARN_HTTP_OK && (is_events ? batch->count : batch->bytes.len) == 0)
+        return arn_py_http_raise_end(self, batch);
     if (!is_events)
         return PyBytes_FromStringAndSize(batch->bytes.data, (Py_ssize_t)batch->bytes.len);
     list = PyList_New((Py_ssize_t)batch->count);
@@ -317,24 +333,28 @@ static PyObject *from_batch(arn_py_http_response *self, const arn_http_batch *ba
     return list;
 }
 
+static void forget_data(arn_http_batch *batch) {
+    batch->count = 0;
+    if (batch->failure != ARN_HTTP_NO_UTF8)
+        arn_buf_free(&batch->bytes);
+}
+
 /* What a batch had beside its last data, for the next read: its end. */
 static void keep_end(arn_py_http_response *self, arn_http_batch **batch) {
     arn_http_batch *b = *batch;
 
     if (!b->is_end || self->op->batch != NULL)
         return;
-    b->count = 0;
-    arn_buf_free(&b->bytes);
+    forget_data(b);
     self->op->batch = b;
     *batch = NULL;
 }
 
 static PyObject *convert_read(arn_py_request *req, arn_op *base, double *again) {
     arn_py_http_response *self = response_of(req->client);
-    arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
+    arn_http_batch *batch;
     PyObject *made;
 
-    (void)again;
     if (base->status == ARN_EBUSY) {
         PyErr_SetString(PyExc_RuntimeError, "the stream is being read by another task already");
         return NULL;
@@ -343,8 +363,14 @@ static PyObject *convert_read(arn_py_request *req, arn_op *base, double *again) 
         return arn_py_http_raise(self->st,
                                  base->status == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_CLOSED,
                                  base->message, self->op->method, self->op->url);
-    made = from_batch(self, reader->batch);
-    keep_end(self, &reader->batch);
+    batch = arn_http_stream_take(self->op->stream);
+    if (batch == NULL) { /* another reader's */
+        *again = 0;
+        Py_RETURN_NONE;
+    }
+    made = from_batch(self, batch);
+    keep_end(self, &batch);
+    arn_http_batch_free(batch);
     return made;
 }
 
@@ -402,8 +428,15 @@ static PyObject *read_events_method(PyObject *op, PyObject *ignored) {
 
 static PyObject *close_stream(PyObject *op, PyObject *ignored) {
     arn_py_http_response *self = response_of(op);
+    arn_http_batch *batch = self->op->batch;
 
     (void)ignored;
+    if (batch != NULL && (batch->count > 0 || batch->bytes.len > 0)) {
+        batch->is_end = 1; /* later reads see nothing else */
+        batch->failure = ARN_HTTP_CLOSED;
+        strcpy(batch->message, "the stream was closed");
+        forget_data(batch);
+    }
     if (self->op->stream != NULL &&
         arn_http_stream_runtime(self->op->stream) == arn_runtime_current())
         arn_http_stream_abandon(self->op->stream);

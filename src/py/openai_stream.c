@@ -72,11 +72,10 @@ static PyObject *item_of(stream *self, const arn_http_event *event) {
     return arn_py_model_build(self->st, self->plan, &event->value);
 }
 
-/* Raises what an end like this means. Returns NULL. */
-static PyObject *raise_end(stream *self, arn_http_failure failure, const char *message) {
+/* Makes the SDK's of an HttpError that is set. Returns NULL. */
+static PyObject *raise_failure(stream *self) {
     PyObject *error, *raised;
 
-    arn_py_http_raise(self->st, failure, message, op_of(self)->method, op_of(self)->url);
     if (!PyErr_ExceptionMatches(self->st->http_error))
         return NULL;
     error = arn_py_take_error();
@@ -94,10 +93,12 @@ static PyObject *end_of_batch(stream *self) {
         return NULL;
     }
     self->is_over = 1;
-    if (batch->failure != ARN_HTTP_OK)
-        raise_end(self, batch->failure, batch->message);
-    else
+    if (batch->failure == ARN_HTTP_OK) {
         PyErr_SetNone(PyExc_StopAsyncIteration);
+    } else {
+        arn_py_http_raise_end((arn_py_http_response *)self->response, batch);
+        raise_failure(self);
+    }
     drop_batch(self);
     return NULL;
 }
@@ -131,10 +132,10 @@ static PyObject *next_item(stream *self) {
 
 /* ---- reading ---- */
 
-/* Puts the batch of a read op that has ended well into the stream's hand. 0, or -1 with an
- * exception set. */
+/* A read op has ended: puts the batch that is ready, if it still is, into the stream's hand. 0, or
+ * -1 with an exception set. */
 static int take_batch(stream *self, arn_op *base) {
-    arn_http_read *reader = ARN_CONTAINER_OF(base, arn_http_read, base);
+    arn_http_batch *batch;
 
     if (base->status == ARN_EBUSY) {
         PyErr_SetString(PyExc_RuntimeError, "the stream is being read by another task already");
@@ -142,13 +143,17 @@ static int take_batch(stream *self, arn_op *base) {
     }
     if (base->status != ARN_OK) {
         self->is_over = 1;
-        raise_end(self, base->status == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_CLOSED,
-                  base->message != NULL ? base->message : "the stream was closed");
+        arn_py_http_raise(self->st, base->status == ARN_ENOMEM ? ARN_HTTP_MEMORY : ARN_HTTP_CLOSED,
+                          base->message != NULL ? base->message : "the stream was closed",
+                          op_of(self)->method, op_of(self)->url);
+        raise_failure(self);
         return -1;
     }
-    drop_batch(self);
-    self->batch = reader->batch;
-    reader->batch = NULL;
+    batch = arn_http_stream_take(op_of(self)->stream);
+    if (batch != NULL) { /* else another reader has it */
+        drop_batch(self);
+        self->batch = batch;
+    }
     return 0;
 }
 

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES = ["json.c", "arena.c", "alloc.c"]
+SOURCES = ["json.c", "json_number.c", "arena.c", "alloc.c"]
 NIL, BOOL, INT, BIGINT, DOUBLE, _, TEXT, ARRAY, MAP = range(9)
 FLOAT64_ARRAY = 13
 DEPTH_MAX = 1000
