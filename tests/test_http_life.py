@@ -551,6 +551,15 @@ client = HttpClient()
 """
 
 
+@pytest.mark.parametrize("name", ENDINGS)
+def test_endings(endings_server, name):
+    """An interpreter ends with requests and streams under way: in time and without a word."""
+
+    start = time.monotonic()
+    ends_well(SETUP + textwrap.dedent(ENDINGS[name]), endings_server.url)
+    assert time.monotonic() - start < 20
+
+
 FORKS = """
 import signal, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork in a process with threads

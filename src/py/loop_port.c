@@ -356,6 +356,7 @@ void arn_py_abandon_ports(arn_py_state *st) {
     arn_py_loop_port *port;
 
     st->is_ending = 1;
+    st->ended_by = PyThread_get_thread_ident();
     for (port = st->ports; port != NULL; port = port->next)
         port->abandoned = 1;
 }
@@ -394,6 +395,16 @@ arn_runtime *arn_py_runtime(void) {
     return rt;
 }
 
+/* In a daemon thread what ends with the interpreter is no news: the thread stays here until it is
+ * taken away, as it would in any other call that blocks. */
+static void stay_for_good(const arn_py_state *st) {
+    while (st->is_ending && st->ended_by != PyThread_get_thread_ident()) {
+        Py_BEGIN_ALLOW_THREADS
+        uv_sleep(SIGNAL_CHECK_MS);
+        Py_END_ALLOW_THREADS
+    }
+}
+
 int arn_py_wait(arn_py_state *st, arn_runtime *rt, arn_op *op) {
     int status;
     arn_port *port = arn_port_new(ARN_PORT_WAIT, &status);
@@ -414,6 +425,8 @@ int arn_py_wait(arn_py_state *st, arn_runtime *rt, arn_op *op) {
         Py_END_ALLOW_THREADS
         signalled = done == NULL && PyErr_CheckSignals() < 0;
     }
+    if (done != NULL && op->status != ARN_OK)
+        stay_for_good(st);
     if (done != NULL)
         arn_op_unref(done);
     else

@@ -68,7 +68,8 @@ typedef struct arn_py_state {
     PyObject *kwnames_context; /* ("context",) */
     PyObject *kwnames_value;   /* ("value",) */
 
-    int is_ending; /* the interpreter: see arn_py_abandon_ports() */
+    int is_ending;          /* the interpreter: see arn_py_abandon_ports() */
+    unsigned long ended_by; /* the thread that has said so */
 
     /* Every live LoopPort, most recently used first; borrowed, each removes itself. */
     struct arn_py_loop_port *ports;
