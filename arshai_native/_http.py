@@ -83,6 +83,9 @@ def client_options(verify: Any, cert: Any, proxy: str | None, trust_env: bool) -
 
 def ascii_url(url: str) -> str:
     """The URL with its host in IDNA and everything else percent-encoded."""
+    # urlsplit() would leave out some of them without a word
+    if any(c < " " or c == "\x7f" for c in url):
+        raise ValueError("url has a control character")
     parts = urlsplit(url)
     credentials, at, host = parts.netloc.rpartition("@")
     name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")

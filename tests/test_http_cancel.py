@@ -7,7 +7,7 @@ import time
 
 import pytest
 from faultkit import run, until
-from httpkit import HttpServer, chunked, descriptors, echo, head, raw, reply
+from httpkit import HttpServer, chunked, descriptors, echo, full_backlog, head, raw, reply
 
 from arshai_native import _core
 from arshai_native._core import HttpError
@@ -52,6 +52,22 @@ def test_before_the_first_await(client, kind):
             await asyncio.sleep(0.05)
             assert server.accepted == 0
             await free_slots(client, server)
+
+        run(main, kind)
+
+
+@pytest.mark.parametrize("after", [0, 0.001, 0.1])
+def test_connecting(client, kind, after):
+    with full_backlog() as (host, port), HttpServer() as server:
+
+        async def main():
+            await free_slots(client, server)
+            before = descriptors()
+            task = asyncio.create_task(client.request("GET", f"http://{host}:{port}/"))
+            await asyncio.sleep(after)
+            await cancelled(task)
+            await free_slots(client, server)
+            assert await until(lambda: descriptors() <= before)
 
         run(main, kind)
 
@@ -118,6 +134,7 @@ def test_waiting_and_receiving(client, kind, before):
             await asyncio.sleep(0.02)
             await cancelled(task)
             # the rest of the reply is nobody's
+            assert await until(lambda: server.open == 0)
             gate.set()
             await free_slots(client, server)
             assert server.accepted == 2

@@ -46,11 +46,45 @@ def goes_on(fetch, client, server):
     """The client serves the next request, on a connection that nothing is left on."""
     server.handler = echo
     for n in range(3):
-        response = fetch(client, "POST", f"{server.url}/next/{n}", body=b"next")
+        # once more, as the server may be closing just now the connection that is used again
+        response = fetch(client, "POST", f"{server.url}/next/{n}", body=b"next", max_retries=1)
         assert response.json()["target"] == f"/next/{n}"
 
 
 # ---- URLs ----
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/relative",
+        "example.com/x",
+        "//example.com/x",
+        "http://",
+        "http:///path",
+        "http://[::1",
+        "http://host:port/",
+        "http://host:99999/",
+        "http://host:-1/",
+        "http://ho st/",
+        "ftp://127.0.0.1/",
+        "file:///etc/passwd",
+        "ws://127.0.0.1/",
+        "gopher://127.0.0.1/",
+        "unknown://127.0.0.1/",
+        "javascript:alert(1)",
+        "http://127.0.0.1\r\nX-Evil: 1/",
+        "http://127.0.0.1/\0",
+        "http://127.0.0.1/a\r\nX-Evil:1",
+    ],
+)
+def test_urls_that_are_none(http, fetch, url):
+    client = http()
+    with pytest.raises((HttpError, ValueError)) as caught:
+        fetch(client, "GET", url)
+    if isinstance(caught.value, HttpError):
+        assert caught.value.kind == "url"
 
 
 def test_control_characters_in_a_url_are_never_sent(http, fetch):
@@ -257,6 +291,29 @@ def test_a_long_header_line(http, fetch, size):
         assert (response.header("x-long"), response.body) == (value, b"ok")
 
 
+def test_many_header_lines(http, fetch):
+    lines = [(f"X-{i}", "y" * 1000) for i in range(250)]
+    with HttpServer(reply(200, b"ok", lines)) as server:
+        response = fetch(http(), "GET", server.url)
+        assert (response.body, response.header("x-249")) == (b"ok", "y" * 1000)
+
+
+@pytest.mark.parametrize("what", ["one line", "many lines", "no end"])
+def test_headers_without_end(http, fetch, what):
+    """More than anybody needs is refused, before it costs memory."""
+    headers = {
+        "one line": b"X-Long: " + b"x" * 200_000 + b"\r\n",
+        "many lines": b"".join(b"X-%d: %s\r\n" % (i, b"y" * 1000) for i in range(20_000)),
+        "no end": b"X-Long: " + b"x" * 30_000_000,
+    }[what]
+    with HttpServer(raw(b"HTTP/1.1 200 OK\r\n", headers, b"\r\n", CLOSE)) as server:
+        client = http()
+        before = resident()
+        fails(fetch, client, server.url, ("protocol",))
+        assert resident() - before < 64 * MB
+        goes_on(fetch, client, server)
+
+
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate"])
 def test_compressed_and_broken(http, fetch, coding):
 
@@ -370,27 +427,68 @@ def test_closed_while_idle(http, fetch, method, end):
         assert len(server.requests) == server.accepted == 5
 
 
+# What may be repeated: a method that does nothing twice, or a caller that has asked for retries.
+REPEATED = [("PUT", 0), ("DELETE", 0), ("POST", 1), ("PATCH", 2)]
+ONCE = ["POST", "PATCH", "INVENTED"]
+
+
+@pytest.mark.parametrize("method, retries", REPEATED)
 @pytest.mark.parametrize("end", [CLOSE, RESET], ids=["fin", "rst"])
-def test_closed_just_as_the_next_request_comes(http, fetch, end):
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_closed_just_as_the_next_request_comes(http, fetch, end, size, method, retries):
     """Nothing of a reply has come: the request goes out again on a fresh connection, whole."""
-    body = b"x" * 300_000
+    body = b"x" * size
     with HttpServer([echo, raw(end), echo]) as server:
         client = http()
         fetch(client, "GET", server.url)
-        response = fetch(client, "POST", server.url + "/again", body=body)
+        url = server.url + "/again"
+        response = fetch(client, method, url, body=body, max_retries=retries)
         assert response.json()["body"] == body.decode()
         assert [r.connection for r in server.requests] == [1, 1, 2]
         assert server.requests[2].body == body
         assert response.retries == 0
 
 
-def test_closed_while_the_next_request_is_sent(http, fetch):
+@pytest.mark.parametrize("method", ONCE)
+@pytest.mark.parametrize("end", [CLOSE, RESET], ids=["fin", "rst"])
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_what_is_not_repeated(http, fetch, end, size, method):
+    """The server may have acted on it, and nobody has asked for a retry."""
+    with HttpServer([echo, raw(end), echo]) as server:
+        client = http()
+        fetch(client, "GET", server.url)
+        fails(fetch, client, server.url, BROKEN, method=method, body=b"x" * size)
+        assert len(server.requests) == 2
+        goes_on(fetch, client, server)
+
+
+@pytest.mark.parametrize("method, retries", REPEATED)
+def test_closed_while_the_next_request_is_sent(http, fetch, method, retries):
     with HttpServer([echo, raw(RESET, read=False), echo]) as server:
         client = http()
         fetch(client, "GET", server.url)
         body = b"x" * 20 * MB
-        assert fetch(client, "POST", server.url + "/again", body=body).json()["target"] == "/again"
+        response = fetch(client, method, server.url + "/again", body=body, max_retries=retries)
+        assert response.json()["target"] == "/again"
         assert server.requests[2].body == body
+
+
+@pytest.mark.parametrize("method", ONCE)
+def test_what_is_not_sent_twice(http, fetch, method):
+    with HttpServer([echo, raw(RESET, read=False), echo]) as server:
+        client = http()
+        fetch(client, "GET", server.url)
+        fails(fetch, client, server.url, (*BROKEN, "write"), method=method, body=b"x" * 20 * MB)
+        assert len(server.requests) == 2
+
+
+def test_not_again_when_something_has_come(http, fetch):
+    """The server has begun to answer: who knows what it did."""
+    with HttpServer([echo, raw(b"HTTP/1.1 2", 0.02, CLOSE), echo]) as server:
+        client = http()
+        fetch(client, "GET", server.url)
+        fails(fetch, client, server.url, BROKEN, method="POST", body=b"x")
+        assert len(server.requests) == 2
 
 
 def test_not_again_on_a_fresh_connection(http, fetch):

@@ -121,6 +121,31 @@ def test_what_is_none(answered, name, mode):
         assert 0 <= caught.value.pos <= len(BAD[name])
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("data", [b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0"', b'{"\x80": 1}'])
+def test_no_utf8(answered, data, mode):
+    with pytest.raises(ValueError):
+        answered(data, mode=MODES[mode]).json()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_surrogates(answered, mode):
+    """No UTF-8 either, but json.loads() lets them through."""
+    data = b'["\xed\xa0\x80", {"\xed\xbf\xbf": "\\ud800"}]'
+    assert answered(data, mode=MODES[mode]).json() == json.loads(data)
+
+
+def test_where_it_is_none(answered):
+    """In characters, as json.loads() says it, not in bytes."""
+    data = '{"\u00e9\u20ac": "\U0001f600",\n"x" 1}'.encode()
+    with pytest.raises(json.JSONDecodeError) as theirs:
+        json.loads(data)
+    with pytest.raises(json.JSONDecodeError) as ours:
+        answered(data, mode=MODES["json"]).json()
+    ours, theirs = ours.value, theirs.value
+    assert (ours.pos, ours.lineno, ours.colno) == (theirs.pos, theirs.lineno, theirs.colno)
+
+
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_other_unicode(answered, coding):
     """json.loads() detects them; whoever does not says so."""
@@ -257,6 +282,22 @@ def test_members_in_any_order(answered):
     assert rest == {k: v for k, v in json.loads(text).items() if k != "data"}
 
 
+def test_ints_among_floats(answered):
+    """0 and 1 are what some servers print for 0.0 and 1.0."""
+    for numbers in ("0, 1, -2", "0.5, 0, 1.5", "1, 0.5", "12345678901234567890123, 0.5", "-0, 1e3"):
+        text = f'{{"data": [{{"index": 0, "embedding": [{numbers}]}}]}}'
+        got, _ = answered(text.encode()).embeddings()
+        assert same(got, [[float(n) for n in json.loads(f"[{numbers}]")]])
+
+
+@pytest.mark.parametrize("index", ["", '"index": null, '])
+def test_nothing_is_numbered(answered, index):
+    """Some servers do without: then the order is that of the inputs."""
+    items = ", ".join(f'{{{index}"embedding": [{n}.5]}}' for n in range(3))
+    got, _ = answered(f'{{"data": [{items}]}}'.encode()).embeddings()
+    assert got == [[0.5], [1.5], [2.5]]
+
+
 def test_numbers_that_are_none(answered):
     """JSON has none; Python's reader, and so the SDK, takes them nevertheless."""
     got, _ = answered(
@@ -313,13 +354,29 @@ WRONG = {
     "index negative": '{"data": [{"index": -1, "embedding": [1.5]}]}',
     "index a text": '{"data": [{"index": "0", "embedding": [1.5]}]}',
     "index a float": '{"data": [{"index": 0.5, "embedding": [1.5]}]}',
-    "index null": '{"data": [{"index": null, "embedding": [1.5]}]}',
     "lengths differ": '{"data": [{"index": 0, "embedding": [1.5]}, '
     '{"index": 1, "embedding": [1.5, 2.5]}]}',
     "one is empty": '{"data": [{"index": 0, "embedding": [1.5]}, {"index": 1, "embedding": []}]}',
     "forms differ in length": '{"data": [{"index": 0, "embedding": [1.5]}, '
     '{"index": 1, "embedding": "AAAAAAAAAAA="}]}',
 }
+
+
+@pytest.mark.parametrize("as_numpy", [False, True])
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_documents(answered, name, as_numpy):
+    """A clear word, and never a vector that is another's."""
+    if as_numpy:
+        pytest.importorskip("numpy")
+    response = answered(WRONG[name].encode())
+    for _ in range(2):
+        with pytest.raises(ValueError) as caught:
+            response.embeddings(as_numpy)
+        assert len(str(caught.value)) > 8
+    # what came is there nevertheless
+    assert response.status == 200
+    assert response.body == WRONG[name].encode()
+    assert response.json() == json.loads(WRONG[name])
 
 
 @pytest.mark.parametrize(

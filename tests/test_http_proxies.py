@@ -134,6 +134,28 @@ def test_redirects_of_cgi_do_not_count(http, fetch, servers, monkeypatch):
 BASIC = "Basic dXNlcjpzM2NyZXQtcHc="  # user:s3cret-pw
 
 
+@pytest.mark.parametrize("tunnel", [False, True])
+def test_credentials(http, fetch, certificates, servers, tunnel):
+    plain, secure, _ = servers
+    target = secure if tunnel else plain
+    with Proxy(auth=BASIC) as proxy:
+        url = f"http://user:s3cret-pw@127.0.0.1:{proxy.port}"
+        client = http(proxy=url, verify=certificates.ca)
+        assert fetch(client, "GET", target.url).status == 200
+        assert "s3cret-pw" not in repr(client)
+        assert all(r.get("proxy-authorization") is None for r in target.requests)
+        # wrong ones
+        client = http(proxy=url.replace("s3cret-pw", "wr0ng-pw"), verify=certificates.ca)
+        assert "wr0ng-pw" not in repr(client)
+        if tunnel:
+            with pytest.raises(HttpError, match="407") as caught:
+                fetch(client, "GET", target.url)
+            assert caught.value.kind == "proxy"
+            assert "wr0ng-pw" not in str(caught.value)
+        else:
+            assert fetch(client, "GET", target.url).status == 407
+
+
 def test_credentials_in_the_environment(http, fetch, servers, monkeypatch):
     plain, _, _ = servers
     with Proxy(auth=BASIC) as proxy:
@@ -151,6 +173,16 @@ def test_credentials_are_in_no_error(http, fetch, certificates):
                 fetch(client, "GET", target)
             assert caught.value.kind in ("proxy", "connect")
             assert "s3cret-pw" not in str(caught.value) + repr(caught.value)
+
+
+def test_a_proxy_that_says_no(http, fetch, certificates):
+    """The tunnel is refused: an error of its own; a plain request gets what the proxy says."""
+    with Proxy(to=("127.0.0.1", 1)) as proxy:
+        client = http(proxy=proxy.url)
+        with pytest.raises(HttpError, match="502") as caught:
+            fetch(client, "GET", "https://example.test/")
+        assert caught.value.kind == "proxy"
+        assert fetch(client, "GET", "http://example.test:80/").status == 502
 
 
 def test_a_proxy_whose_name_is_not_known(http, fetch):

@@ -63,6 +63,20 @@ def test_no_count_unless_wanted(http, fetch):
         assert [r.all(COUNT) for r in server.requests] == [[], []]
 
 
+@pytest.mark.parametrize("name", [COUNT, COUNT.title()])
+def test_the_count_replaces_one_of_that_name(http, fetch, name):
+    with HttpServer([failing(500, SOON), OK]) as server:
+        given = [("X-A", "1"), (name, "given"), ("X-B", "2")]
+        headers = _core.HttpHeaders(given)
+        fetch(http(), "GET", server.url, headers, max_retries=1, retry_count_header=COUNT)
+        fetch(http(), "GET", server.url, given, max_retries=1, retry_count_header=COUNT)
+        assert [r.get(COUNT) for r in server.requests] == ["0", "1", "0"]
+        assert server.requests[1].get("x-b") == "2"
+        # without the option the caller's own is left
+        fetch(http(), "GET", server.url, headers)
+        assert server.requests[-1].get(COUNT) == "given"
+
+
 @pytest.mark.parametrize(
     "status, value, again",
     [
@@ -176,6 +190,25 @@ def test_a_broken_stream_is_not_tried_again(http):
         run(main)
 
 
+@pytest.mark.parametrize("mode", [_core.HTTP_STREAM, _core.HTTP_EVENTS])
+def test_before_a_stream_there_are_retries(http, mode):
+    # a fresh connection for the second attempt: on a kept one the first end is no failure
+    failed = failing(503, SOON, ("Connection", "close"))
+    with HttpServer([failed, raw(CLOSE), chunked(b"data: x\n\n")]) as server:
+        client = http()
+
+        async def main():
+            response = await client.request("GET", server.url, mode=mode, max_retries=2)
+            assert (response.status, response.retries) == (200, 2)
+            if mode == _core.HTTP_STREAM:
+                assert await response.read() == b"data: x\n\n"
+            else:
+                assert [e[1] for e in await response.read_events()] == ["x"]
+            assert len(server.requests) == 3
+
+        run(main)
+
+
 def test_a_retry_uses_the_connection_again(http, fetch):
     with HttpServer([failing(500, SOON), failing(503, SOON), OK]) as server:
         assert fetch(http(), "GET", server.url, max_retries=2).status == 200
@@ -269,6 +302,21 @@ def test_the_cap_is_the_callers(http, fetch):
         client = http()
         fetch(client, "GET", server.url, max_retries=1, max_retry_after=1.0)
         assert 0.37 <= gaps(server)[0] < 1.9
+
+
+@pytest.mark.parametrize("value", ["61", "3600", "1e300", "9" * 400])
+def test_too_long_refused(http, fetch, value):
+    """openai 3.x: whoever is told to wait longer than it may is given the reply."""
+    with HttpServer([failing(429, ("Retry-After", value)), OK]) as server:
+        start = time.monotonic()
+        response = fetch(http(), "GET", server.url, max_retries=3, refuse_longer=True)
+        assert (response.status, response.retries) == (429, 0)
+        assert time.monotonic() - start < 10
+        assert len(server.requests) == 1
+        # and x-should-retry does not change it
+        server.requests.clear()
+        server.handler = failing(429, ("Retry-After", value), ("X-Should-Retry", "true"))
+        assert fetch(http(), "GET", server.url, max_retries=3, refuse_longer=True).retries == 0
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "soon", "0.001"])

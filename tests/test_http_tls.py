@@ -128,6 +128,15 @@ def test_client_certificate(http, fetch, certificates, tmp_path, form):
         assert fetch(client, "GET", server.url).status == 200
 
 
+def test_client_certificate_missing(http, fetch, certificates):
+    with HttpServer(tls=certificates.context(ask_client=True)) as server:
+        with pytest.raises(HttpError) as caught:
+            fetch(http(verify=certificates.ca), "GET", server.url)
+        # with TLS 1.3 the server says so after the handshake
+        assert caught.value.kind in ("tls", "read", "write")
+        assert server.requests == []
+
+
 def test_client_certificate_that_cannot_be_used(certificates, secure):
     cert, key = certificates.client("right")
     other = certificates.self_signed()[1]

@@ -195,6 +195,7 @@ const char *arn_http_failure_name(arn_http_failure failure) {
         "pool_timeout", "write_timeout", "read_timeout", "total_timeout",
         "tls",          "proxy",         "protocol",     "read",
         "write",        "url",           "closed",       "memory",
+        "no_utf8",
     };
 
     return names[failure];
@@ -526,6 +527,15 @@ static int open_client(arn_http_client *client) {
     return 0;
 }
 
+/* libcurl would guess a scheme, and take a path for a host. */
+static int is_complete(const char *url) {
+    size_t len = strncasecmp(url, "http://", 7) == 0    ? 7
+                 : strncasecmp(url, "https://", 8) == 0 ? 8
+                                                        : 0;
+
+    return len > 0 && url[len] != '\0' && strchr("/?#", url[len]) == NULL;
+}
+
 static void run_op(arn_msg *msg, int aborted) {
     arn_http_op *op = ARN_CONTAINER_OF(msg, arn_http_op, base.msg);
     arn_http_client *client = op->client;
@@ -536,6 +546,11 @@ static void run_op(arn_msg *msg, int aborted) {
         arn__op_finish(aborted ? NULL : client->rt, &op->base,
                        aborted ? ARN_ESHUTDOWN : ARN_ECLOSED,
                        client->is_closed ? "the client was closed" : NULL);
+        return;
+    }
+    if (!is_complete(op->url)) {
+        op->reply.failure = ARN_HTTP_URL;
+        arn__op_finish(client->rt, &op->base, ARN_ECONN, "this is no URL of http or https");
         return;
     }
     r = open_client(client);

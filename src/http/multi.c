@@ -12,6 +12,7 @@
 #include "http/internal.h"
 #include "io/timer.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -74,7 +75,12 @@ static void on_socket(uv_poll_t *poll, int status, int events) {
     curl_socket_t fd = s->fd;
     int flags = 0;
 
-    if (s->wanted == 0) { /* an idle connection: libcurl will see what it is when it wants to */
+    if (s->wanted == 0) {
+        /* An idle connection. When libcurl wants to use it, it looks whether it is at its end; but
+         * it takes an error for life, so that is read away here, which leaves the end. */
+        char byte;
+        while (recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EINTR)
+            continue;
         uv_poll_stop(poll);
         s->watched = 0;
         return;
@@ -189,13 +195,24 @@ static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void 
 
 void arn__http_multi_keep(arn_http_client *client, CURL *easy) {
     curl_socket_t fd = CURL_SOCKET_BAD;
+    arn_http_socket *s;
 
     curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd);
     if (fd < 0 || (size_t)fd >= client->sockets_cap)
         return;
     client->kept[fd] = 1;
-    if (client->sockets[fd] != NULL)
-        client->sockets[fd]->is_kept = 1;
+    s = client->sockets[fd];
+    if (s != NULL) {
+        s->is_kept = 1;
+        return;
+    }
+    /* Its first transfer, and libcurl has taken it off its watch already. */
+    s = new_socket(client, fd);
+    if (s == NULL)
+        return;
+    s->wanted = UV_READABLE;
+    watch(s);
+    s->wanted = 0;
 }
 
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *address) {

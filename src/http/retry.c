@@ -10,12 +10,12 @@
 #define FIRST_DELAY 0.5
 #define LONGEST_DELAY 8.0
 
-/* A number as Python's float() takes it, in any locale; NAN for what is none (or is one that no
- * delay can be: nan, inf). */
+/* A number as Python's float() takes it, in any locale; infinite if it is beyond any double; NAN
+ * for what is none (or is one that no delay can be: nan, and inf by that name). */
 static double number_of(const char *text) {
     size_t len = strlen(text);
     const char *digits;
-    char copy[64];
+    char copy[512];
     double sign = 1;
     size_t n = 0;
 
@@ -27,7 +27,7 @@ static double number_of(const char *text) {
         sign = *text == '-' ? -1 : 1;
         text++, len--;
     }
-    if (len == 0 || len > sizeof(copy) - 4)
+    if (len == 0)
         return NAN;
     for (digits = text; digits < text + len; digits++)
         if (strchr("0123456789.eE+-", *digits) == NULL)
@@ -35,14 +35,14 @@ static double number_of(const char *text) {
     /* JSON wants digits on both sides of the point, and no zero before others. */
     while (len > 1 && *text == '0' && text[1] >= '0' && text[1] <= '9')
         text++, len--;
+    if (len > sizeof(copy) - 4) /* no double has as many digits before its point */
+        return strspn(text, "0123456789") >= len ? sign * INFINITY : NAN;
     if (*text == '.')
         copy[n++] = '0';
     for (; len > 0; text++, len--) {
         copy[n++] = *text;
         if (*text == '.' && (len == 1 || text[1] < '0' || text[1] > '9'))
             copy[n++] = '0';
-        if (n >= sizeof(copy) - 2)
-            return NAN;
     }
     {
         arn_arena arena;

@@ -36,10 +36,32 @@ static void alive(arn_http_op *op, arn_http_phase phase, uint64_t ms) {
     arn__http_client_due(op->client, op->due);
 }
 
+static int attempts_left(const arn_http_op *op) {
+    return op->attempt < op->options.max_retries && !op->client->is_closed;
+}
+
+/* Whether the request may go out once more although the server may have acted on it. */
+static int may_repeat(const arn_http_op *op) {
+    static const char *const methods[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"};
+    size_t i;
+
+    for (i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+        if (strcmp(op->method, methods[i]) == 0)
+            return 1;
+    return attempts_left(op);
+}
+
+/* Called once more in the same attempt when a kept connection has turned out to be closed: libcurl
+ * begins anew on a fresh one by itself, whatever the method is. */
 static int on_connected(void *arg, char *ip, char *local_ip, int port, int local_port) {
     arn_http_op *op = arg;
 
     (void)ip, (void)local_ip, (void)port, (void)local_port;
+    if (op->is_sent && !may_repeat(op)) {
+        op->refusal = ARN_HTTP_READ;
+        return CURL_PREREQFUNC_ABORT;
+    }
+    op->is_sent = 1;
     op->base.state = ARN_OP_SENT;
     if (op->body.len > WHOLE_BODY)
         alive(op, ARN_HTTP_SENDING, op->options.write_ms);
@@ -125,10 +147,6 @@ static int take_header(arn_http_op *op, const char *line, size_t len) {
     return 0;
 }
 
-static int attempts_left(const arn_http_op *op) {
-    return op->attempt < op->options.max_retries && !op->client->is_closed;
-}
-
 /* Whether the body goes to the stream. An error's body belongs to the error, but for those who want
  * to see everything themselves. */
 static int is_streamed(const arn_http_op *op) {
@@ -212,6 +230,8 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *arg) {
         op->due = 0;
         return CURL_WRITEFUNC_PAUSE;
     }
+    if (r == ARN_EPROTO)
+        op->refusal = ARN_HTTP_NO_UTF8;
     return r == 0 ? len : 0;
 }
 
@@ -317,17 +337,18 @@ static int make_own_list(const arn_http_op *op, struct curl_slist **list) {
     return r;
 }
 
+/* Whether the shared headers have the first attempt's count already. */
 static int has_count(const arn_http_op *op) {
+    const char *name = op->options.retry_count_header;
     const struct curl_slist *line = op->headers->list;
 
-    while (line != NULL && !is_named_line(line->data, op->options.retry_count_header))
+    while (line != NULL && !is_named_line(line->data, name))
         line = line->next;
-    return line != NULL;
+    return line != NULL && strcmp(line->data + strlen(name), ": 0") == 0;
 }
 
 static int set_headers(arn_http_op *op, CURL *easy) {
     struct curl_slist *list = NULL;
-    /* The first attempt's count is mostly among the shared headers already. */
     int is_own = op->without != 0 ||
                  (op->options.retry_count_header != NULL && (op->attempt > 0 || !has_count(op)));
 
@@ -400,7 +421,9 @@ void arn__http_transfer_begin(arn_http_op *op) {
     CURL *easy = new_easy(client);
 
     op->sent = 0;
+    op->is_sent = 0;
     op->is_final = op->is_discarding = 0;
+    op->refusal = ARN_HTTP_OK;
     op->reply.status = 0;
     op->reply.retries = op->attempt;
     arn_buf_reset(&op->reply.head, 4096);
@@ -549,7 +572,7 @@ static int is_stale(const arn_http_op *op, CURLcode code) {
     long fresh = 1;
 
     if ((code != CURLE_SEND_ERROR && code != CURLE_RECV_ERROR) || op->reply.status != 0 ||
-        op->has_resent)
+        op->has_resent || !may_repeat(op))
         return 0;
     curl_easy_getinfo(op->easy, CURLINFO_NUM_CONNECTS, &fresh);
     return fresh == 0;
@@ -563,11 +586,54 @@ static int shows_proxy(const arn_http_op *op) {
            (c->proxy_https != NULL && strstr(op->error, c->proxy_https) != NULL);
 }
 
+/* What failed, where libcurl's code alone does not tell. */
+static arn_http_failure cause_of(const arn_http_op *op, CURLcode code) {
+    int has_connected = op->base.state == ARN_OP_SENT;
+    long system_error = 0, proxy_status = 0;
+
+    curl_easy_getinfo(op->easy, CURLINFO_OS_ERRNO, &system_error);
+    curl_easy_getinfo(op->easy, CURLINFO_HTTP_CONNECTCODE, &proxy_status);
+    switch (code) {
+    case CURLE_WRITE_ERROR: /* only the callbacks' own refusals */
+        return op->refusal != ARN_HTTP_OK ? op->refusal : ARN_HTTP_MEMORY;
+    case CURLE_ABORTED_BY_CALLBACK:
+        return op->refusal;
+    case CURLE_RECV_ERROR:
+    case CURLE_SEND_ERROR:
+        if (!op->is_sent && proxy_status >= 300)
+            return ARN_HTTP_PROXY;
+        /* With TLS 1.3 a server refuses a client's certificate after the handshake. */
+        if (strstr(op->error, "SSL routines") != NULL &&
+            strstr(op->error, "unexpected eof") == NULL)
+            return ARN_HTTP_TLS;
+        if (code == CURLE_RECV_ERROR && system_error == 0)
+            return ARN_HTTP_PROTOCOL; /* its name for a bad chunk, too */
+        break;
+    case CURLE_OUT_OF_MEMORY:
+        /* And for a header line that is too long; else it has little to allocate by then. */
+        if (op->is_sent && !op->is_final)
+            return ARN_HTTP_PROTOCOL;
+        break;
+    default:
+        break;
+    }
+    if (failure_of(code) == ARN_HTTP_URL && has_connected)
+        return ARN_HTTP_PROTOCOL; /* its name for a reply that is no HTTP */
+    return failure_of(code);
+}
+
+static const char *words_for(const arn_http_op *op, CURLcode code, arn_http_failure failure) {
+    if (code == CURLE_ABORTED_BY_CALLBACK)
+        return "the server has closed the connection without an answer";
+    if (code == CURLE_OUT_OF_MEMORY && failure == ARN_HTTP_PROTOCOL)
+        return "a header of the reply is too long";
+    return op->error[0] != '\0' && !shows_proxy(op) ? op->error : curl_easy_strerror(code);
+}
+
 void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
     double named = -1;
     char message[256];
     arn_http_failure failure;
-    long system_error = 0;
 
     if (code == CURLE_OK)
         arn__http_multi_keep(op->client, op->easy);
@@ -598,15 +664,8 @@ void arn__http_transfer_done(arn_http_op *op, CURLcode code) {
         arn__http_transfer_begin(op);
         return;
     }
-    /* Only the callbacks' own refusals end with a write error, and those are for want of memory. */
-    failure = code == CURLE_WRITE_ERROR ? ARN_HTTP_MEMORY : failure_of(code);
-    curl_easy_getinfo(op->easy, CURLINFO_OS_ERRNO, &system_error);
-    if (code == CURLE_RECV_ERROR && system_error == 0)
-        failure = ARN_HTTP_PROTOCOL; /* its name for a bad chunk, too */
-    if (failure == ARN_HTTP_URL && op->base.state == ARN_OP_SENT)
-        failure = ARN_HTTP_PROTOCOL; /* libcurl's name for a reply that is no HTTP */
-    snprintf(message, sizeof(message), "%s",
-             op->error[0] != '\0' && !shows_proxy(op) ? op->error : curl_easy_strerror(code));
+    failure = cause_of(op, code);
+    snprintf(message, sizeof(message), "%s", words_for(op, code, failure));
     arn__http_transfer_fail(op, failure, message);
 }
 

@@ -82,6 +82,9 @@ static int number_of(const arn_value *value, double *out) {
     case ARN_DOUBLE:
         *out = value->u.number;
         return 0;
+    case ARN_BIGINT:
+        *out = arn_json_number(value->u.bytes, value->len);
+        return 0;
     default:
         return -1;
     }
