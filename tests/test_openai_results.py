@@ -27,8 +27,8 @@ from arshai_native import _core
 from arshai_native.openai import _calls
 
 
-async def chat(client):
-    return await client.chat.completions.create(**HELLO)
+async def chat(client, **options):
+    return await client.chat.completions.create(**HELLO, **options)
 
 
 async def embed(client):
@@ -256,6 +256,21 @@ def test_retried(server, status):
     result, requests = same(server, chat, again, again, document(COMPLETION))
     assert result.id == COMPLETION["id"]
     assert [request.header("x-stainless-retry-count") for request in requests] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("count", ["7", "0", openai.Omit()], ids=["7", "0", "none"])
+@pytest.mark.parametrize("name", ["x-stainless-retry-count", "X-Stainless-Retry-Count"])
+def test_a_count_of_the_callers_own(server, name, count):
+    """The SDK leaves it as it is, or leaves it out, with every attempt."""
+    again = document(TOLD, 500, **{"retry-after-ms": "5"})
+    _, requests = same(
+        server,
+        lambda client: chat(client, extra_headers={name: count}),
+        again,
+        document(COMPLETION),
+    )
+    expected = count if isinstance(count, str) else None
+    assert [request.header("x-stainless-retry-count") for request in requests] == [expected] * 2
 
 
 def test_retries_have_an_end(server):

@@ -274,13 +274,19 @@ def prepare(
         max_retries=min(max(options.get_max_retries(client.max_retries), 0), 2**31 - 1),
         max_retry_after=MAX_RETRY_AFTER,
         refuse_longer=REFUSE_LONGER,
-        counts_retries=_RETRY_COUNT in request.headers,
+        counts_retries=_counts_retries(options, request),
         decompress=decompress,
         model=model if isinstance(client, openai.AsyncAzureOpenAI) else None,
         request=request,
         options=options,
         recipe=recipe,
     )
+
+
+def _counts_retries(options: Any, request: Any) -> bool:
+    """Not with a count that the call itself has brought along: the SDK leaves that."""
+    own = options.headers or {}
+    return _RETRY_COUNT in request.headers and not any(n.lower() == _RETRY_COUNT for n in own)
 
 
 # ---- results that are not the usual ones ----
@@ -295,7 +301,7 @@ def request_of(call: _core.OpenAICall, body: bytes, retries: int = 0, url: str =
     request = httpx.Request(
         first.method, url or first.url, headers=headers, content=body, extensions=first.extensions
     )
-    if retries and _RETRY_COUNT in request.headers:
+    if retries and _counts_retries(call.options, first):
         request.headers[_RETRY_COUNT] = str(retries)
     return request
 
