@@ -404,7 +404,7 @@ def test_cancelled_read_loses_nothing(http, kind):
 
 
 def test_cancelled_when_they_have_come(http, kind):
-    """The loop has not heard of them yet: the next read has what was there for the cancelled one."""
+    """The loop has not heard of them: the next read has what was there for the cancelled one."""
     gate = threading.Event()
     steps = [b"data: 1\n\n", gate, b"data: 2\n\n", 0.05, b"data: 3\n\n"]
     with HttpServer(chunked(*steps)) as server:
@@ -416,7 +416,7 @@ def test_cancelled_when_they_have_come(http, kind):
             reader = asyncio.create_task(response.read_events())
             await asyncio.sleep(0.02)
             gate.set()
-            time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
+            time.sleep(0.02)  # the loop is busy
             reader.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reader

@@ -369,7 +369,7 @@ def test_a_cancelled_read_loses_nothing(http, kind):
 
 
 def test_cancelled_when_it_has_come(http, kind):
-    """The loop has not heard of it yet: the next read() has what was there for the cancelled one."""
+    """The loop has not heard of it: the next read() has what was there for the cancelled one."""
     gate = threading.Event()
     with HttpServer(chunked(b"1", gate, b"2", 0.05, b"3")) as server:
         client = http()
@@ -380,7 +380,7 @@ def test_cancelled_when_it_has_come(http, kind):
             reader = asyncio.create_task(response.read())
             await asyncio.sleep(0.02)
             gate.set()
-            time.sleep(0.02)  # noqa: ASYNC251 - the loop is busy
+            time.sleep(0.02)  # the loop is busy
             reader.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reader
