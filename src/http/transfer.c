@@ -249,6 +249,8 @@ static CURL *new_easy(arn_http_client *client) {
     /* What is the same for all of the client's requests stays set. */
     arn__http_multi_set_easy(client, easy);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    /* Or the io thread would wait for the end of a look-up that nobody wants any more. */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 1L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, NO_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_SIZE);

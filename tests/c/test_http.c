@@ -1,4 +1,7 @@
 /* The HTTP client against a server that plays a script. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* RTLD_NEXT */
+#endif
 #include "arn.h"
 #include "base/alloc.h"
 #include "base/base64.h"
@@ -8,7 +11,9 @@
 #include "http/vectors.h"
 #include "job.h"
 
+#include <dlfcn.h>
 #include <math.h>
+#include <netdb.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -49,6 +54,35 @@ static arn_http_client *new_client(unsigned max_connections) {
     return client;
 }
 
+/* ---- the name service: "slow..." has no answer before the test lets it ---- */
+
+static _Atomic int asking;
+static uv_sem_t answers;
+
+int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                struct addrinfo **out) {
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(
+            RTLD_NEXT, "getaddrinfo");
+
+    if (strncmp(host, "slow", 4) != 0)
+        return real(host, service, hints, out);
+    atomic_fetch_add(&asking, 1);
+    uv_sem_wait(&answers);
+    atomic_fetch_sub(&asking, 1);
+    return EAI_NONAME;
+}
+
+static void wait_until_asking(int count) {
+    int i;
+
+    for (i = 0; i < WAIT_MS && atomic_load(&asking) != count; i++)
+        uv_sleep(1);
+    assert_int_equal(atomic_load(&asking), count);
+}
+
+/* ---- requests ---- */
+
 static const arn_http_options plain = {.max_retry_after = 60, .follow_redirects = 1};
 
 static arn_http_options options_of(arn_http_mode mode, unsigned retries) {
@@ -87,11 +121,10 @@ static void wait_for(arn_op *op) {
     arn_op **p = &taken;
 
     while (*p != op) {
-        if (*p == NULL)
-            *p = arn_port_wait(port, WAIT_MS);
-        else
+        if (*p != NULL)
             p = &(*p)->next_done;
-        assert_non_null(*p);
+        else
+            assert_non_null(*p = arn_port_wait(port, WAIT_MS));
     }
     *p = op->next_done;
     arn_op_unref(op);
@@ -501,6 +534,50 @@ static void timeouts(void **state) {
 
 /* At each stage: at once, when the request is out, when the next attempt is awaited, in the queue.
  */
+/* Whoever gives up a request whose name is still looked up does not wait for the answer, and nor
+ * does the io thread, which has others to serve. */
+static void slow_lookups(void **state) {
+    static const t_fault_step steps[] = {
+        {T_ACCEPT, 0, NULL, 0}, {T_READ, 0, GET("/"), 0}, {T_SEND, 0, OK("0", ""), 0}, {0}};
+    t_fault *f = t_fault_start(steps);
+    arn_http_client *client = new_client(10), *other = new_client(10);
+    arn_runtime *rt = arn_http_client_runtime(client);
+    arn_http_options o = plain;
+    arn_http_op *ops[3], *next;
+    int i;
+
+    (void)state;
+    assert_int_equal(uv_sem_init(&answers, 0), 0);
+    for (i = 0; i < 3; i++) {
+        o.connect_ms = i == 1 ? 50 : 0;
+        ops[i] = arn_http_op_new(i == 2 ? other : client, "GET", "http://slow/", 12, host_only, &o);
+        assert_non_null(ops[i]);
+        submit(ops[i]);
+        wait_until_asking(i + 1);
+    }
+    arn_op_cancel(rt, &ops[0]->base);
+    arn_http_client_release(other);
+    for (i = 0; i < 3; i++)
+        wait_for(&ops[i]->base);
+    assert_int_equal(ops[0]->reply.failure, ARN_HTTP_CLOSED);
+    assert_int_equal(ops[1]->reply.failure, ARN_HTTP_CONNECT_TIMEOUT);
+    assert_int_equal(ops[2]->reply.failure, ARN_HTTP_CLOSED);
+    next = new_op(client, f, "GET", "/", &plain);
+    run(next);
+    assert_int_equal(next->reply.status, 200);
+    assert_int_equal(atomic_load(&asking), 3);
+    for (i = 0; i < 3; i++) {
+        uv_sem_post(&answers);
+        arn_op_unref(&ops[i]->base);
+    }
+    wait_until_asking(0);
+    uv_sleep(20); /* their threads end */
+    uv_sem_destroy(&answers);
+    arn_op_unref(&next->base);
+    arn_http_client_release(client);
+    assert_int_equal(t_fault_finish(f), 0);
+}
+
 static void cancelled(void **state) {
     static const t_fault_step steps[] = {
         {T_ACCEPT, 0, NULL, 0},
@@ -729,6 +806,7 @@ int main(void) {
         cmocka_unit_test(two_readers),
         cmocka_unit_test(timeouts),
         cmocka_unit_test(cancelled),
+        cmocka_unit_test(slow_lookups),
         cmocka_unit_test(released_and_stopped),
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(base64),
