@@ -264,6 +264,19 @@ def test_a_long_line(http, size):
         assert [e[1] for e in events] == [text.decode(), "next"]
 
 
+def test_a_long_id_that_lasts(http):
+    """Every empty line is an event with it: they share it, or this would take 6 GB."""
+    ident, count = "i" * 100_000, 60_000
+    data = f"id: {ident}\n\n".encode() + b"\n" * count + b"id: x\ndata: y\n\n\n"
+    with HttpServer(chunked(data)) as server:
+        client = http()
+        before = resident()
+        events = run(lambda: all_events(client, server))
+        assert events[: count + 1] == [(None, "", ident, None)] * (count + 1)
+        assert events[count + 1 :] == [(None, "y", "x", None), (None, "", "x", None)]
+        assert resident() - before < 256 * MB
+
+
 def test_as_they_come(http, kind):
     """An event is given as soon as its empty line is there, not later."""
     gates = [threading.Event() for _ in range(5)]

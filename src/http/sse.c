@@ -71,8 +71,11 @@ static int set_retry(arn_sse *sse, const char *value, size_t len) {
 
 static int dispatch(arn_sse *sse, arn_sse_event_cb cb, void *arg) {
     size_t data_len = sse->data_lines > 0 ? sse->data.len - 1 : 0; /* less the last LF */
-    arn_sse_event event = {slice_of(&sse->event, sse->event.len), slice_of(&sse->data, data_len),
-                           slice_of(&sse->id, sse->id.len), slice_of(&sse->retry, sse->retry.len)};
+    arn_sse_event event = {.event = slice_of(&sse->event, sse->event.len),
+                           .data = slice_of(&sse->data, data_len),
+                           .id = slice_of(&sse->id, sse->id.len),
+                           .is_new_id = sse->is_new_id,
+                           .retry = slice_of(&sse->retry, sse->retry.len)};
     int r;
 
     if (sse->event.len == 0 && sse->data_lines == 0 && sse->id.len == 0 && sse->retry.len == 0)
@@ -83,7 +86,7 @@ static int dispatch(arn_sse *sse, arn_sse_event_cb cb, void *arg) {
     arn_buf_reset(&sse->event, KEEP);
     arn_buf_reset(&sse->data, KEEP);
     arn_buf_reset(&sse->retry, KEEP);
-    sse->data_lines = 0;
+    sse->data_lines = sse->is_new_id = 0;
     return r;
 }
 
@@ -116,7 +119,7 @@ static int take_line(arn_sse *sse, const char *line, size_t len, arn_sse_event_c
         return set(&sse->event, value, value_len);
     } else if (name_len == 2 && memcmp(line, "id", 2) == 0) {
         if (memchr(value, '\0', value_len) == NULL) {
-            sse->has_id = 1;
+            sse->has_id = sse->is_new_id = 1;
             return set(&sse->id, value, value_len);
         }
     } else if (name_len == 5 && memcmp(line, "retry", 5) == 0) {

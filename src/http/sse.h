@@ -21,13 +21,15 @@ typedef struct arn_sse {
     arn_buf id;    /* the last one seen */
     int data_lines;
     int has_id;
-    int after_cr; /* an LF that follows belongs to the CR that ended the last line */
+    int is_new_id; /* since the last event */
+    int after_cr;  /* an LF that follows belongs to the CR that ended the last line */
 } arn_sse;
 
 typedef struct arn_sse_event {
     arn_slice event; /* empty: it has no name */
     arn_slice data;
     arn_slice id;    /* data NULL: there was none so far */
+    int is_new_id;   /* else it is the last event's */
     arn_slice retry; /* empty: none. Else a sign perhaps, and digits; of any size */
 } arn_sse_event;
 

@@ -61,6 +61,7 @@ static int copy_slice(arn_http_batch *batch, arn_slice from, arn_slice *to) {
 static int add_event(void *arg, const arn_sse_event *from) {
     arn_http_stream *s = arg;
     arn_slice data = from->data;
+    int has_id;
     arn_http_batch *batch = batch_of(s);
     arn_json_error error;
     arn_http_event *event;
@@ -77,9 +78,13 @@ static int add_event(void *arg, const arn_sse_event *from) {
     }
     event = &batch->events[batch->count];
     memset(event, 0, sizeof(*event));
+    /* The id lasts, and with it every empty line is an event: they share its copy. */
+    has_id = batch->count > 0 && !from->is_new_id;
+    if (has_id)
+        event->id = event[-1].id;
     if (copy_slice(batch, from->event, &event->event) != 0 ||
         copy_slice(batch, from->data, &event->data) != 0 ||
-        copy_slice(batch, from->id, &event->id) != 0 ||
+        (!has_id && copy_slice(batch, from->id, &event->id) != 0) ||
         copy_slice(batch, from->retry, &event->retry) != 0)
         return ARN_ENOMEM;
     event->json = 1;
@@ -88,7 +93,7 @@ static int add_event(void *arg, const arn_sse_event *from) {
         event->json =
             arn_json_parse(&batch->arena, event->data.data, data.len, &event->value, &error);
     batch->count++;
-    batch->size += sizeof(*event) + from->event.len + 3 * data.len + from->id.len;
+    batch->size += sizeof(*event) + from->event.len + 3 * data.len + (has_id ? 0 : from->id.len);
     return event->json == ARN_ENOMEM ? ARN_ENOMEM : 0;
 }
 

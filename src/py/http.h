@@ -69,11 +69,12 @@ PyObject *arn_py_http_raise_json(const char *what, size_t offset, const char *do
 /* Raises what the end of a batch means that ends with a failure. Returns NULL. */
 PyObject *arn_py_http_raise_end(arn_py_http_response *self, const arn_http_batch *batch);
 
-/* Text of an event, and None where it is empty; the event as (event, data, id, retry). New
- * references, or NULL with an exception set. */
+/* Text of an event, and None where it is empty; the event as (event, data, id, retry), which shares
+ * its id with `last` (may be NULL), made of the event before it in the batch. New references, or
+ * NULL with an exception set. */
 PyObject *arn_py_http_text(arn_slice s);
 PyObject *arn_py_http_text_or_none(arn_slice s);
-PyObject *arn_py_http_event(const arn_http_event *event);
+PyObject *arn_py_http_event(const arn_http_event *event, PyObject *last);
 
 /* For request classes that read: how many bytes a read op is. */
 size_t arn_py_http_submitting_read(arn_op *op);

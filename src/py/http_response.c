@@ -294,12 +294,18 @@ PyObject *arn_py_http_raise_end(arn_py_http_response *self, const arn_http_batch
     return arn_py_http_raise(self->st, batch->failure, batch->message, op->method, op->url);
 }
 
-PyObject *arn_py_http_event(const arn_http_event *event) {
+static PyObject *id_of(const arn_http_event *event, PyObject *last) {
+    if (event->id.data == NULL)
+        Py_RETURN_NONE;
+    if (last != NULL && event->id.data == event[-1].id.data)
+        return Py_NewRef(PyTuple_GET_ITEM(last, 2));
+    return arn_py_http_text(event->id);
+}
+
+PyObject *arn_py_http_event(const arn_http_event *event, PyObject *last) {
     PyObject *name = arn_py_http_text_or_none(event->event);
     PyObject *data = name == NULL ? NULL : arn_py_http_text(event->data);
-    PyObject *id = data == NULL             ? NULL
-                   : event->id.data == NULL ? Py_NewRef(Py_None)
-                                            : arn_py_http_text(event->id);
+    PyObject *id = data == NULL ? NULL : id_of(event, last);
     PyObject *retry = id == NULL              ? NULL
                       : event->retry.len == 0 ? Py_NewRef(Py_None)
                                               : PyLong_FromString(event->retry.data, NULL, 10);
@@ -324,7 +330,8 @@ static PyObject *from_batch(arn_py_http_response *self, const arn_http_batch *ba
         return PyBytes_FromStringAndSize(batch->bytes.data, (Py_ssize_t)batch->bytes.len);
     list = PyList_New((Py_ssize_t)batch->count);
     for (i = 0; list != NULL && i < batch->count; i++) {
-        PyObject *event = arn_py_http_event(&batch->events[i]);
+        PyObject *last = i > 0 ? PyList_GET_ITEM(list, (Py_ssize_t)i - 1) : NULL;
+        PyObject *event = arn_py_http_event(&batch->events[i], last);
         if (event == NULL)
             Py_CLEAR(list);
         else

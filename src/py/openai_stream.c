@@ -243,7 +243,9 @@ static PyObject *next_events(stream *self) {
     }
     list = PyList_New(0);
     while (list != NULL && self->next < self->batch->count) {
-        PyObject *event = arn_py_http_event(&self->batch->events[self->next++]);
+        Py_ssize_t made = PyList_GET_SIZE(list);
+        PyObject *event = arn_py_http_event(&self->batch->events[self->next++],
+                                            made > 0 ? PyList_GET_ITEM(list, made - 1) : NULL);
         if (event == NULL || PyList_Append(list, event) < 0)
             Py_CLEAR(list);
         Py_XDECREF(event);

@@ -41,7 +41,9 @@ static void put_slice(arn_buf *out, arn_slice s) {
 static void put_event(arn_buf *out, const arn_sse_event *event) {
     put_slice(out, event->event);
     put_slice(out, event->data);
-    put_slice(out, event->id);
+    put(out, &event->is_new_id, sizeof(event->is_new_id));
+    if (event->is_new_id)
+        put_slice(out, event->id);
     put_slice(out, event->retry);
 }
 
@@ -51,7 +53,8 @@ static int take_event(void *arg, const arn_sse_event *event) {
     CHECK(event->event.data != NULL && event->data.data != NULL && event->retry.data != NULL);
     CHECK(arn_utf8_is_valid(event->event.data, event->event.len));
     CHECK(arn_utf8_is_valid(event->data.data, event->data.len));
-    CHECK(event->id.data == NULL || arn_utf8_is_valid(event->id.data, event->id.len));
+    if (event->is_new_id)
+        CHECK(arn_utf8_is_valid(event->id.data, event->id.len));
     CHECK(event->retry.len == 0 || i < event->retry.len);
     for (; i < event->retry.len; i++)
         CHECK(event->retry.data[i] >= '0' && event->retry.data[i] <= '9');
@@ -95,7 +98,7 @@ static void decode(const arn_buf *in, uint32_t seed, arn_buf *out) {
 
 typedef struct event {
     arn_buf name, data, id, retry;
-    int has_data, has_id;
+    int has_data, has_id, is_new_id;
 } event;
 
 static arn_slice slice_of(const arn_buf *buf) {
@@ -143,8 +146,11 @@ static void take_line(event *e, const char *line, size_t len, arn_buf *out) {
     size_t name = 0, value;
 
     if (len == 0) {
-        arn_sse_event shown = {slice_of(&e->name), slice_of(&e->data), slice_of(&e->id),
-                               slice_of(&e->retry)};
+        arn_sse_event shown = {.event = slice_of(&e->name),
+                               .data = slice_of(&e->data),
+                               .id = slice_of(&e->id),
+                               .is_new_id = e->is_new_id,
+                               .retry = slice_of(&e->retry)};
         if (e->name.len == 0 && !e->has_data && e->id.len == 0 && e->retry.len == 0)
             return;
         if (!e->has_id)
@@ -153,7 +159,7 @@ static void take_line(event *e, const char *line, size_t len, arn_buf *out) {
         arn_buf_free(&e->name);
         arn_buf_free(&e->data);
         arn_buf_free(&e->retry);
-        e->has_data = 0;
+        e->has_data = e->is_new_id = 0;
         return;
     }
     while (name < len && line[name] != ':')
@@ -171,7 +177,7 @@ static void take_line(event *e, const char *line, size_t len, arn_buf *out) {
     } else if (is_field(line, name, "id")) {
         if (memchr(line + value, '\0', len - value) == NULL) {
             become(&e->id, line + value, len - value);
-            e->has_id = 1;
+            e->has_id = e->is_new_id = 1;
         }
     } else if (is_field(line, name, "retry")) {
         take_retry(e, line + value, len - value);
@@ -179,7 +185,7 @@ static void take_line(event *e, const char *line, size_t len, arn_buf *out) {
 }
 
 static void decode_slowly(const arn_buf *in, arn_buf *out) {
-    event e = {ARN_BUF_INIT, ARN_BUF_INIT, ARN_BUF_INIT, ARN_BUF_INIT, 0, 0};
+    event e = {ARN_BUF_INIT, ARN_BUF_INIT, ARN_BUF_INIT, ARN_BUF_INIT, 0, 0, 0};
     const char *p = in->data;
     const char *end = p + in->len;
     int status = 0;
