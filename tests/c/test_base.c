@@ -1,7 +1,8 @@
-/* The base room: status, arena, buf, queue, and the hook that makes allocations fail; and the
- * packing of requests (redis/pack). */
+/* The base room: status, arena, buf, queue, and the hook that makes allocations fail; base64;
+ * and the packing of requests (redis/pack). */
 #include "base/alloc.h"
 #include "base/arena.h"
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/queue.h"
 #include "base/status.h"
@@ -636,6 +637,33 @@ static void pack_requests(void **state) {
     assert_int_equal(arn_redis_packed_size(args, 1), 4 + 1 + 13 + 2 + 1000000000000u + 2);
 }
 
+/* ---- base64 ---- */
+
+static void base64(void **state) {
+    static const struct {
+        const char *text, *bytes;
+    } good[] = {{"", ""},
+                {"Zg==", "f"},
+                {"Zm8=", "fo"},
+                {"Zm9v", "foo"},
+                {"Zm9vYmFyZm8=", "foobarfo"},
+                {"+/+/", "\xfb\xff\xbf"}};
+    static const char *const wrong[] = {
+        "Z", "Zg", "Zg=", "Zm9v=", "Z===", "====", "Zm 9", "Zm9-", "Zm9v\n", "Zg==Zg==", "Z\xff=="};
+    char out[32];
+    size_t len;
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < COUNT(good); i++) {
+        assert_int_equal(arn_base64_decode(good[i].text, strlen(good[i].text), out, &len), 0);
+        assert_int_equal(len, strlen(good[i].bytes));
+        assert_memory_equal(out, good[i].bytes, len);
+    }
+    for (i = 0; i < COUNT(wrong); i++)
+        assert_int_equal(arn_base64_decode(wrong[i], strlen(wrong[i]), out, &len), -1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(status_names),
@@ -661,6 +689,7 @@ int main(void) {
         cmocka_unit_test_teardown(alloc_hook, hook_off),
         cmocka_unit_test(pack_numbers),
         cmocka_unit_test(pack_requests),
+        cmocka_unit_test(base64),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

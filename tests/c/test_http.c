@@ -4,7 +4,6 @@
 #endif
 #include "arn.h"
 #include "base/alloc.h"
-#include "base/base64.h"
 #include "fault_server.h"
 #include "http/http.h"
 #include "http/retry.h"
@@ -715,31 +714,6 @@ static void out_of_memory(void **state) {
 
 /* ---- vectors ---- */
 
-static void base64(void **state) {
-    static const struct {
-        const char *text, *bytes;
-    } good[] = {{"", ""},
-                {"Zg==", "f"},
-                {"Zm8=", "fo"},
-                {"Zm9v", "foo"},
-                {"Zm9vYmFyZm8=", "foobarfo"},
-                {"+/+/", "\xfb\xff\xbf"}};
-    static const char *const wrong[] = {
-        "Z", "Zg", "Zg=", "Zm9v=", "Z===", "====", "Zm 9", "Zm9-", "Zm9v\n", "Zg==Zg==", "Z\xff=="};
-    char out[32];
-    size_t len;
-    size_t i;
-
-    (void)state;
-    for (i = 0; i < COUNT(good); i++) {
-        assert_int_equal(arn_base64_decode(good[i].text, strlen(good[i].text), out, &len), 0);
-        assert_int_equal(len, strlen(good[i].bytes));
-        assert_memory_equal(out, good[i].bytes, len);
-    }
-    for (i = 0; i < COUNT(wrong); i++)
-        assert_int_equal(arn_base64_decode(wrong[i], strlen(wrong[i]), out, &len), -1);
-}
-
 static void vectors(void **state) {
     static const char text[] = "{\"data\": [{\"embedding\": \"AACAPwAAAEA=\"}, {\"embedding\": "
                                "\"AABAQA==\"}, {\"embedding\": \"no\"}, {\"embedding\": \"Zg==\"},"
@@ -809,7 +783,6 @@ int main(void) {
         cmocka_unit_test(slow_lookups),
         cmocka_unit_test(released_and_stopped),
         cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(base64),
         cmocka_unit_test(vectors),
         cmocka_unit_test(headers),
     };
