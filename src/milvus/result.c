@@ -5,6 +5,10 @@
 
 #include <string.h>
 
+/* The last slots of ScalarField and VectorField that are sure to be known to every pymilvus. */
+#define SCALAR_SLOTS 9
+#define VECTOR_SLOTS 7
+
 /* How the values of a repeated field are stored. */
 typedef enum value_kind { BOOLS, INTS32, INTS64, FLOATS, DOUBLES, TEXTS, BYTES } value_kind;
 
@@ -12,7 +16,7 @@ typedef enum value_kind { BOOLS, INTS32, INTS64, FLOATS, DOUBLES, TEXTS, BYTES }
 #define NEXT(reader, field)                                                                        \
     ((r = arn_pb_next(&(reader), &(field))) < 0 ? (r = ARN_MILVUS_OTHER, 0) : r)
 
-/* Is an unknown field one that pymilvus skips, too? */
+/* Is a field that is none of ours one that pymilvus skips, too? */
 static int is_skipped(const arn_milvus_known *known, arn_milvus_message message, uint32_t number) {
     return number < 64 && (known->fields[message] >> number & 1) == 0;
 }
@@ -198,12 +202,13 @@ static int only_slot(const arn_milvus_known *known, arn_slice message, uint32_t 
 
     *has = 0;
     while (NEXT(reader, field) == 1) {
-        if (is_skipped(known, ARN_MILVUS_SCALAR_FIELD, field.number))
-            continue;
-        if (field.number != slot || field.type != ARN_PB_BYTES || *has)
+        if (field.number == slot && field.type == ARN_PB_BYTES && !*has) {
+            *found = field.bytes;
+            *has = 1;
+        } else if (field.number <= SCALAR_SLOTS ||
+                   !is_skipped(known, ARN_MILVUS_SCALAR_FIELD, field.number)) {
             return ARN_MILVUS_OTHER;
-        *found = field.bytes;
-        *has = 1;
+        }
     }
     return r;
 }
@@ -279,7 +284,8 @@ static int parse_sparse(arn_slice message, arn_arena *arena, arn_milvus_column *
 
 static int parse_vectors(const arn_milvus_known *known, arn_slice message, arn_arena *arena,
                          arn_milvus_column *column) {
-    static const unsigned char slots[] = {3, 2, 4, 5, 6, 7}; /* by type, from BINARY_VECTOR on */
+    /* By type, from BINARY_VECTOR on. */
+    static const unsigned char slots[] = {3, 2, 4, 5, 6, 7};
     arn_pb_reader reader = arn_pb_read(message);
     arn_slice data = {NULL, 0};
     arn_pb_field field;
@@ -290,14 +296,13 @@ static int parse_vectors(const arn_milvus_known *known, arn_slice message, arn_a
     while (NEXT(reader, field) == 1) {
         if (field.number == 1 && field.type == ARN_PB_VARINT) {
             column->dim = (int64_t)field.value;
-        } else if (is_skipped(known, ARN_MILVUS_VECTOR_FIELD, field.number)) {
-            continue;
-        } else if (field.number != slots[column->type - ARN_MILVUS_BINARY_VECTOR] ||
-                   field.type != ARN_PB_BYTES || column->has_data) {
-            return ARN_MILVUS_OTHER;
-        } else {
+        } else if (field.number == slots[column->type - ARN_MILVUS_BINARY_VECTOR] &&
+                   field.type == ARN_PB_BYTES && !column->has_data) {
             data = field.bytes;
             column->has_data = 1;
+        } else if (field.number <= VECTOR_SLOTS ||
+                   !is_skipped(known, ARN_MILVUS_VECTOR_FIELD, field.number)) {
+            return ARN_MILVUS_OTHER;
         }
     }
     if (r != 0)

@@ -72,7 +72,7 @@ int arn_pb_next(arn_pb_reader *reader, arn_pb_field *field) {
 
 int arn_pb_is_utf8(arn_slice text) {
     const unsigned char *s = (const unsigned char *)text.data;
-    const unsigned char *end = s + text.len;
+    const unsigned char *end = text.len > 0 ? s + text.len : s;
 
     while (s < end) {
         uint64_t eight;

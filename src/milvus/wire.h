@@ -33,8 +33,10 @@ typedef struct arn_pb_field {
 } arn_pb_field;
 
 static inline arn_pb_reader arn_pb_read(arn_slice message) {
-    arn_pb_reader reader = {(const unsigned char *)message.data,
-                            (const unsigned char *)message.data + message.len};
+    /* Nothing may be added to NULL, not even nothing. */
+    const char *data = message.data != NULL ? message.data : "";
+    arn_pb_reader reader = {(const unsigned char *)data, (const unsigned char *)data + message.len};
+
     return reader;
 }
 
@@ -48,6 +50,10 @@ int arn_pb_varint(arn_pb_reader *reader, uint64_t *value);
 
 /* Is it UTF-8, as protobuf asks of strings: no surrogates, nothing overlong. */
 int arn_pb_is_utf8(arn_slice text);
+
+static inline int arn_pb_same(arn_slice a, arn_slice b) {
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
 
 /* ---- writing ---- */
 

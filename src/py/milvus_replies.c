@@ -6,6 +6,7 @@
 #include "py/milvus_replies.h"
 
 #include "milvus/field.h"
+#include "milvus/wire.h"
 
 #include <stddef.h>
 
@@ -21,16 +22,12 @@ int arn_py_milvus_set(arn_py_milvus_replies *self, PyObject *object, int name, P
     return r;
 }
 
-static int same_text(arn_slice a, arn_slice b) {
-    return a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
-}
-
 int arn_py_milvus_names_clash(const arn_milvus_column *columns, size_t count) {
     size_t i, j;
 
     for (i = 1; i < count; i++)
         for (j = 0; j < i; j++)
-            if (same_text(columns[i].name, columns[j].name))
+            if (arn_pb_same(columns[i].name, columns[j].name))
                 return 1;
     return 0;
 }
@@ -44,7 +41,7 @@ PyObject *arn_py_milvus_missing(const arn_milvus_values *output_fields,
         PyObject *name;
 
         for (j = 0; j < count; j++)
-            if (same_text(output_fields->u.slices[i], columns[j].name))
+            if (arn_pb_same(output_fields->u.slices[i], columns[j].name))
                 break;
         if (j < count)
             continue;
@@ -137,7 +134,7 @@ int arn_py_milvus_put_extra(arn_py_milvus_replies *self, const arn_milvus_status
             PyObject *number;
             int r;
 
-            if (!same_text(status->extra[i].key, key))
+            if (!arn_pb_same(status->extra[i].key, key))
                 continue;
             number = number_of(status->extra[i].value,
                                wanted[k].name == ARN_PY_MILVUS_NAME_cache_hit_ratio, share);

@@ -2,6 +2,7 @@
 #include "py/milvus_replies.h"
 
 #include "base/status.h"
+#include "milvus/wire.h"
 
 #include <string.h>
 
@@ -469,8 +470,7 @@ static PyObject *dynamic_of(const arn_milvus_query *query) {
         if (query->columns[i].is_dynamic)
             dynamic = &query->columns[i];
     for (i = 0; dynamic != NULL && i < query->output_fields.count; i++) {
-        arn_slice name = query->output_fields.u.slices[i];
-        if (name.len == dynamic->name.len && memcmp(name.data, dynamic->name.data, name.len) == 0)
+        if (arn_pb_same(query->output_fields.u.slices[i], dynamic->name))
             return PySet_New(NULL);
     }
     return arn_py_milvus_missing(&query->output_fields, query->columns, query->column_count);
