@@ -321,6 +321,7 @@ static int parse_column(const arn_milvus_known *known, arn_slice message, arn_ar
     arn_pb_reader reader = arn_pb_read(message);
     arn_slice data = {NULL, 0};
     uint32_t slot = 0;
+    int has_valid = 0;
     arn_pb_field field;
     int r;
 
@@ -342,11 +343,15 @@ static int parse_column(const arn_milvus_known *known, arn_slice message, arn_ar
             column->field_id = (int64_t)field.value;
         } else if (field.number == 6 && field.type == ARN_PB_VARINT) {
             column->is_dynamic = field.value != 0;
-        } else if (field.number != 7 && !is_skipped(known, ARN_MILVUS_FIELD_DATA, field.number)) {
+        } else if (field.number == 7) {
+            has_valid = 1;
+        } else if (!is_skipped(known, ARN_MILVUS_FIELD_DATA, field.number)) {
             return ARN_MILVUS_OTHER;
         }
     }
-    if (r != 0 || (r = collect(message, 7, BOOLS, arena, &column->valid)) != 0)
+    if (r == 0 && has_valid)
+        r = collect(message, 7, BOOLS, arena, &column->valid);
+    if (r != 0)
         return r;
     /* What has no slot at all must still be of a type that is known. */
     if (column->type >= ARN_MILVUS_BINARY_VECTOR && slot != 3)
@@ -485,7 +490,7 @@ static int parse_data(const arn_milvus_known *known, arn_slice message, arn_aren
     arn_pb_reader reader = arn_pb_read(message);
     arn_slice ids = {NULL, 0};
     arn_milvus_values unused;
-    int has_ids = 0;
+    int has_ids = 0, has_distances = 0;
     arn_pb_field field;
     size_t hits = 0, i;
     int r;
@@ -503,9 +508,11 @@ static int parse_data(const arn_milvus_known *known, arn_slice message, arn_aren
             if (field.type != ARN_PB_BYTES)
                 return ARN_MILVUS_OTHER;
             continue;
-        case 4:  /* scores */
-        case 6:  /* topks */
+        case 4: /* scores */
+        case 6: /* topks */
+            continue;
         case 10: /* distances */
+            has_distances = 1;
             continue;
         case 5:
             if (field.type != ARN_PB_BYTES || has_ids)
@@ -532,7 +539,7 @@ static int parse_data(const arn_milvus_known *known, arn_slice message, arn_aren
     if (r != 0 || (r = collect(message, 4, FLOATS, arena, &search->scores)) != 0 ||
         (r = collect(message, 6, INTS64, arena, &search->topks)) != 0 ||
         (r = collect(message, 7, TEXTS, arena, &search->output_fields)) != 0 ||
-        (r = collect(message, 10, FLOATS, arena, &unused)) != 0 ||
+        (has_distances && (r = collect(message, 10, FLOATS, arena, &unused)) != 0) ||
         (r = parse_ids(ids, arena, search)) != 0)
         return r;
     for (i = 0; i < search->topks.count; i++) {

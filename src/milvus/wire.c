@@ -27,6 +27,15 @@ int arn_pb_varint(arn_pb_reader *reader, uint64_t *value) {
     return ARN_EPROTO;
 }
 
+/* Most varints are one byte. */
+static inline int short_varint(arn_pb_reader *reader, uint64_t *value) {
+    if (reader->pos < reader->end && *reader->pos < 0x80) {
+        *value = *reader->pos++;
+        return 0;
+    }
+    return arn_pb_varint(reader, value);
+}
+
 /* Little-endian, at any address. */
 static uint64_t fixed(const unsigned char *pos, unsigned size) {
     uint64_t value = 0;
@@ -43,15 +52,15 @@ int arn_pb_next(arn_pb_reader *reader, arn_pb_field *field) {
 
     if (reader->pos == reader->end)
         return 0;
-    if (arn_pb_varint(reader, &tag) < 0 || tag >> 3 == 0 || tag >> 3 > NUMBER_MAX)
+    if (short_varint(reader, &tag) < 0 || tag >> 3 == 0 || tag >> 3 > NUMBER_MAX)
         return ARN_EPROTO;
     field->number = (uint32_t)(tag >> 3);
     field->type = (arn_pb_type)(tag & 7);
     switch (field->type) {
     case ARN_PB_VARINT:
-        return arn_pb_varint(reader, &field->value) < 0 ? ARN_EPROTO : 1;
+        return short_varint(reader, &field->value) < 0 ? ARN_EPROTO : 1;
     case ARN_PB_BYTES:
-        if (arn_pb_varint(reader, &field->value) < 0 ||
+        if (short_varint(reader, &field->value) < 0 ||
             field->value > (uint64_t)(reader->end - reader->pos))
             return ARN_EPROTO;
         field->bytes.data = (const char *)reader->pos;
