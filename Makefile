@@ -172,7 +172,7 @@ asan-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 	@cp -r arshai_native/. $(BUILD)/asan-py/lib/arshai_native/
 	$(call say,Python tests (asan))
 	@cd tests && LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(CURDIR)/$(BUILD)/asan-py/lib $(PYTEST) $(ASAN_TESTS)
 
 ## test-milvus-standalone  the tests of the Milvus client on the whole Milvus server (2.3.5)
