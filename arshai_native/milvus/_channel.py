@@ -20,6 +20,9 @@ from pymilvus.client import async_interceptor
 from arshai_native import _core
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+# Seconds: see NativeChannel._exchange().
+_NEAR = 0.05
+_LATER = 0.01
 _PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _NO_PROXIES = ("no_grpc_proxy", "no_proxy")
 _PORTS = {False: 80, True: 443}  # as grpc's, of an address without one
@@ -154,9 +157,18 @@ class NativeChannel(grpc.aio.Channel):
         if isinstance(method, bytes):
             method = method.decode("ascii")
         metadata = tuple(details.metadata or ())
-        reply = await self.send(
-            method, message, details.timeout, metadata, bool(details.wait_for_ready)
-        )
+        started = time.monotonic()
+        try:
+            reply = await self.send(
+                method, message, details.timeout, metadata, bool(details.wait_for_ready)
+            )
+        except AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and details.timeout is not None:
+                # pymilvus waits for as long itself, and is to be the first to notice, as it is
+                # with grpc, whose deadline is that of a call that begins a little later.
+                left = started + details.timeout - time.monotonic()
+                await asyncio.sleep(max(left, 0) + _LATER if left < _NEAR else 0)
+            raise
         return deserialize(reply) if deserialize is not None else reply
 
     def _streams(self, method: str, *_: Any, **__: Any) -> Any:
