@@ -406,3 +406,13 @@ def set_file_classes(
     newlines: Callable[..., Any],
 ) -> None:
     """What open_file() makes, and the Python code that helps it."""
+
+# ---- a peer's methods that are served here ----
+
+def plain_key(*values: object) -> bytes | None:
+    """The values as bytes that are the same for the same values of the same types only; None if
+    one is not made of None, bool, int, float, str, list, tuple and dict.
+    """
+
+def type_tag(type: type, /) -> int:
+    """A number that the class has until it or a base of it is changed; 0: unknown."""

@@ -1,7 +1,7 @@
 """Fixtures of the tests of the Milvus client: real servers, and clients of both kinds.
 
 Test modules load them with `pytest_plugins = ("milvusfixtures",)`. ARN_TEST_MILVUS=standalone runs
-the tests on the whole Milvus server where they do not say otherwise.
+the tests on the whole Milvus server where they do not need one of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def _need_lite() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_server() -> Iterator[MilvusLite | MilvusStandalone]:
+def lite() -> Iterator[MilvusLite | MilvusStandalone]:
+    """A server that is not to be harmed."""
     if IS_STANDALONE:
         if not (STANDALONE / "bin" / "milvus-server").exists():
             pytest.skip("the Milvus server is not installed: make build/.milvus-standalone")
@@ -34,27 +35,17 @@ def shared_server() -> Iterator[MilvusLite | MilvusStandalone]:
 
 
 @pytest.fixture
-def server(shared_server: MilvusLite) -> MilvusLite:
-    """A server that is not to be harmed."""
-    return shared_server
-
-
-@pytest.fixture
-def own_server() -> Iterator[MilvusLite]:
+def own_lite() -> Iterator[MilvusLite]:
     """milvus-lite for one test, which may end it."""
     _need_lite()
     with MilvusLite() as server:
         yield server
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def milvus_environment(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """No proxy of the machine's; and pymilvus does not log a traceback with each error."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """pymilvus logs a traceback with each error."""
     caplog.set_level("CRITICAL", "pymilvus.decorators")

@@ -9,6 +9,7 @@ from faultkit import run
 from milvuskit import SCALARS, clients, make, name_of, outcome, rows_of, same
 
 pytest_plugins = ("milvusfixtures",)
+pytestmark = pytest.mark.usefixtures("milvus_environment")
 
 VECTOR = [0.25 * n for n in range(8)]
 
@@ -150,12 +151,12 @@ CALLS = [
 
 
 @pytest.fixture
-def compare(server):
+def compare(lite):
     """compare(method, args and kwargs of calls): each with both clients on one collection."""
 
     def compared(calls):
         async def main():
-            async with clients(server) as (ours, theirs):
+            async with clients(lite) as (ours, theirs):
                 name = name_of()
                 fields = {"varchar": SCALARS["varchar"]}
                 await make(theirs, name, fields, rows=rows_of(20, fields))

@@ -29,6 +29,7 @@ from arshai_native import milvus
 from arshai_native.milvus import AsyncMilvusClient, NativeChannel
 
 pytest_plugins = ("milvusfixtures",)
+pytestmark = pytest.mark.usefixtures("milvus_environment")
 
 SECRET = "root:very-secret-password"
 
@@ -129,12 +130,12 @@ def test_database_of_the_uri_and_use_database(fake):
     run(main)
 
 
-def test_unix_socket(server, tmp_path):
+def test_unix_socket(lite, tmp_path):
     """Through a relay, as no server here listens on one."""
 
     async def main():
         async def relay(reader, writer):
-            other = await asyncio.open_connection("127.0.0.1", server.port)
+            other = await asyncio.open_connection("127.0.0.1", lite.port)
 
             async def copy(source, target):
                 while data := await source.read(65536):
@@ -503,11 +504,11 @@ def test_an_error_is_logged_once_and_without_the_token(fake, caplog):
 # ---- every other method, on a real server ----
 
 
-def test_the_life_of_a_collection(server):
+def test_the_life_of_a_collection(lite):
     """The same steps with both clients; every outcome is compared, whatever the server can do."""
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             names = {ours: name_of("same"), theirs: name_of("same")}
 
             async def step(method, *args, **kwargs):
@@ -604,7 +605,7 @@ def _loaded_segments(uri):
         client.close()
 
 
-def test_a_reply_that_is_more_than_known(server, fake):
+def test_a_reply_that_is_more_than_known(lite, fake):
     """Fields that this version of pymilvus does not know either are skipped, as protobuf does."""
 
     def answer(request):

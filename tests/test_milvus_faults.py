@@ -24,7 +24,7 @@ from pymilvus.grpc_gen import milvus_pb2
 from arshai_native.milvus import AsyncMilvusClient, NativeChannel
 
 pytest_plugins = ("faultfixtures", "httpfixtures", "milvusfixtures")
-pytestmark = pytest.mark.usefixtures("bounded")
+pytestmark = pytest.mark.usefixtures("bounded", "milvus_environment")
 
 VECTOR = [[0.5, 0.25, 0.125, 1.0]]
 SECRET = "root:very-secret-password"
@@ -64,18 +64,18 @@ def test_a_name_that_is_not_known():
     run(main)
 
 
-def test_restarted(own_server):
+def test_restarted(own_lite):
     """Searches fail while it is away, as pymilvus's do, and work again afterwards."""
-    server = own_server
+    lite = own_lite
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(ours, name, {}, rows=rows_of(10, {}))
             query = rows_of(1, {})[0]["float_vector"]
             before = await ours.search(name, data=[query], limit=3)
             await theirs.search(name, data=[query], limit=3)
-            server.kill()
+            lite.kill()
             found = [
                 await outcome(lambda client=client: client.search(name, data=[query], limit=3))
                 for client in (ours, theirs)
@@ -83,7 +83,7 @@ def test_restarted(own_server):
             assert found[0][0] == found[1][0] == "error"
             assert found[0][1][0] is found[1][1][0] is pymilvus.MilvusException
             assert found[0][1][1] == found[1][1][1] == 2
-            server.start()
+            lite.start()
             await ours.load_collection(name)
             same(await ours.search(name, data=[query], limit=3), before)
             await ours.insert(name, rows_of(1, {}, first=500))
@@ -123,17 +123,17 @@ def test_killed_under_way(fake):
     run(main)
 
 
-def test_a_server_that_does_not_answer(own_server):
+def test_a_server_that_does_not_answer(own_lite):
     """A timeout ends what waits for it, in pymilvus's words; afterwards everything works."""
-    server = own_server
+    lite = own_lite
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(ours, name, {}, rows=rows_of(10, {}))
             query = [rows_of(1, {})[0]["float_vector"]]
             await theirs.list_collections()
-            server.freeze()
+            lite.freeze()
             try:
                 for call in (
                     lambda client: client.search(name, data=query, timeout=0.3),
@@ -153,7 +153,7 @@ def test_a_server_that_does_not_answer(own_server):
                 assert (error, code) == (grpc.aio.AioRpcError, grpc.StatusCode.DEADLINE_EXCEEDED)
                 assert kind == "error"
             finally:
-                server.thaw()
+                lite.thaw()
             assert len(await ours.search(name, data=query, limit=2)) == 1
 
     run(main)
@@ -210,11 +210,11 @@ def test_cancelled_while_the_first_one_connects(fake):
 
 
 @pytest.mark.parametrize("gather", [True, False])
-def test_1000_searches_at_once(server, gather):
+def test_1000_searches_at_once(lite, gather):
     rows = rows_of(300, {}, seed=21)
 
     async def main():
-        async with clients(server, gather=gather) as (ours, _):
+        async with clients(lite, gather=gather) as (ours, _):
             name = name_of()
             await make(ours, name, {}, rows=rows)
             found = await asyncio.gather(
@@ -380,11 +380,11 @@ def test_a_client_that_is_not_closed_is_collected(fake):
     assert reference() is None
 
 
-def test_vectors_of_bytes_after_the_schema_has_changed(server):
+def test_vectors_of_bytes_after_the_schema_has_changed(lite):
     """What bytes are says the schema: float16 in one collection, bfloat16 in its successor."""
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             for field, kind in (("float16_vector", np.float16), ("bfloat16_vector", None)):
                 made = await outcome(lambda field=field: make(ours, name, {}, (field,)))
@@ -402,16 +402,16 @@ def test_vectors_of_bytes_after_the_schema_has_changed(server):
     run(main)
 
 
-def test_dropped_and_made_again_with_another_schema(server):
+def test_dropped_and_made_again_with_another_schema(lite):
     """By another client: this one's cached schema is not what the collection is any more."""
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(ours, name, {}, rows=rows_of(5, {}))
             await theirs.drop_collection(name)
             fields = {"varchar": SCALARS["varchar"]}
-            other = AsyncMilvusClient(server.uri)
+            other = AsyncMilvusClient(lite.uri)
             await make(other, name, fields)
             await other.close()
             rows = rows_of(5, fields)
@@ -422,15 +422,15 @@ def test_dropped_and_made_again_with_another_schema(server):
     run(main)
 
 
-def test_fork(server):
+def test_fork(lite):
     """A child has connections of its own; the parent's go on."""
     context = multiprocessing.get_context("fork")
 
     async def main():
-        client = AsyncMilvusClient(server.uri)
+        client = AsyncMilvusClient(lite.uri)
         before = await client.list_collections()
         queue = context.Queue()
-        process = context.Process(target=_in_child, args=(server.uri, queue))
+        process = context.Process(target=_in_child, args=(lite.uri, queue))
         process.start()
         try:
             assert await asyncio.to_thread(queue.get, True, 30) == before

@@ -19,6 +19,7 @@ from arshai_native.milvus import AsyncMilvusClient
 from arshai_native.milvus import _search as search_module
 
 pytest_plugins = ("milvusfixtures",)
+pytestmark = pytest.mark.usefixtures("milvus_environment")
 
 
 @pytest.fixture
@@ -335,7 +336,7 @@ def test_two_loops_gather_apart(fake):
 
 
 @pytest.mark.parametrize("output", [None, ["*"], ["varchar", "json"]], ids=str)
-def test_results_are_those_of_single_requests(server, output):
+def test_results_are_those_of_single_requests(lite, output):
     """On a real server: 300 different searches, gathered, against one after the other."""
     fields = {name: SCALARS[name] for name in ("varchar", "json", "array_int", "float")}
     rows = rows_of(500, fields, seed=11)
@@ -343,7 +344,7 @@ def test_results_are_those_of_single_requests(server, output):
     queries = [floats(r) for _ in range(300)]
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(theirs, name, fields, dynamic=True, rows=rows)
             arguments = {"limit": 7, "output_fields": output, "consistency_level": "Strong"}
@@ -356,9 +357,9 @@ def test_results_are_those_of_single_requests(server, output):
     run(main)
 
 
-def test_results_without_hits(server):
+def test_results_without_hits(lite):
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(theirs, name, {}, rows=rows_of(10, {}))
             queries = [floats(random.Random(n)) for n in range(30)]

@@ -15,24 +15,25 @@ from pymilvus.grpc_gen import milvus_pb2
 from arshai_native.milvus import AsyncMilvusClient, AsyncQueryIterator, AsyncSearchIterator
 
 pytest_plugins = ("milvusfixtures",)
+pytestmark = pytest.mark.usefixtures("milvus_environment")
 
 FIELDS = {"varchar": SCALARS["varchar"]}
 
 
 @pytest.fixture
-def sync(server):
-    client = pymilvus.MilvusClient(server.uri)
+def sync(lite):
+    client = pymilvus.MilvusClient(lite.uri)
     yield client
     client.close()
 
 
 @pytest.fixture
-def filled(server):
+def filled(lite):
     """The name of a collection with 95 rows."""
     name = name_of("iterated")
 
     async def main():
-        client = AsyncMilvusClient(server.uri)
+        client = AsyncMilvusClient(lite.uri)
         await make(client, name, FIELDS, rows=rows_of(95, FIELDS))
         await client.close()
 
@@ -65,9 +66,9 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("options", QUERIES.values(), ids=QUERIES)
-def test_query_iterator(server, sync, filled, options):
+def test_query_iterator(lite, sync, filled, options):
     async def main():
-        async with AsyncMilvusClient(server.uri) as client:
+        async with AsyncMilvusClient(lite.uri) as client:
             return await pages_of(client.query_iterator(filled, **options))
 
     pages = run(main)
@@ -86,7 +87,7 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
-def test_search_iterator(server, sync, filled, options):
+def test_search_iterator(lite, sync, filled, options):
     data = [floats(random.Random(3))]
     # Without search_iterator V2 pymilvus needs to know the metric.
     options = {"search_params": {"metric_type": "COSINE"}, **options}
@@ -95,7 +96,7 @@ def test_search_iterator(server, sync, filled, options):
         return [list(zip(page.ids(), page.distances(), strict=True)) for page in pages]
 
     async def main():
-        async with AsyncMilvusClient(server.uri) as client:
+        async with AsyncMilvusClient(lite.uri) as client:
             return await pages_of(client.search_iterator(filled, data, **options))
 
     pages = run(main)
@@ -105,11 +106,11 @@ def test_search_iterator(server, sync, filled, options):
     assert sum(map(len, pages)) > 20
 
 
-def test_opened_first_used_step_by_step_and_closed(server, filled, tmp_path):
+def test_opened_first_used_step_by_step_and_closed(lite, filled, tmp_path):
     checkpoint = tmp_path / "cp"
 
     async def main():
-        async with AsyncMilvusClient(server.uri) as client:
+        async with AsyncMilvusClient(lite.uri) as client:
             iterator = client.query_iterator(filled, batch_size=30)
             assert isinstance(iterator, AsyncQueryIterator)
             assert await iterator is iterator
@@ -136,7 +137,7 @@ def test_opened_first_used_step_by_step_and_closed(server, filled, tmp_path):
     run(main)
 
 
-def test_what_is_wrong_is_said_when_it_opens(server, sync, filled):
+def test_what_is_wrong_is_said_when_it_opens(lite, sync, filled):
     bad_queries = [
         {"filter": 3},
         {"batch_size": -1},
@@ -152,7 +153,7 @@ def test_what_is_wrong_is_said_when_it_opens(server, sync, filled):
     ]
 
     async def main():
-        async with AsyncMilvusClient(server.uri) as client:
+        async with AsyncMilvusClient(lite.uri) as client:
             for method, calls in (
                 ("query_iterator", bad_queries),
                 ("search_iterator", bad_searches),
@@ -178,11 +179,11 @@ def test_what_is_wrong_is_said_when_it_opens(server, sync, filled):
     run(main)
 
 
-def test_strings_as_keys(server, sync):
+def test_strings_as_keys(lite, sync):
     name = name_of("iterated")
 
     async def main():
-        async with AsyncMilvusClient(server.uri) as client:
+        async with AsyncMilvusClient(lite.uri) as client:
             await make(
                 client, name, FIELDS, pk=DataType.VARCHAR,
                 rows=rows_of(50, FIELDS, pk=DataType.VARCHAR),

@@ -25,6 +25,7 @@ from milvuskit import (
 from pymilvus import AnnSearchRequest, DataType, RRFRanker, WeightedRanker
 
 pytest_plugins = ("milvusfixtures",)
+pytestmark = pytest.mark.usefixtures("milvus_environment")
 
 NATIVE = ("search", "query", "get", "insert", "upsert", "delete", "hybrid_search")
 
@@ -46,12 +47,12 @@ async def twins(ours, theirs, fields, vectors=("float_vector",), **options):
 
 
 @pytest.mark.parametrize("field", SCALARS)
-def test_scalars(server, monkeypatch, field):
+def test_scalars(lite, monkeypatch, field):
     fields = {field: SCALARS[field]}
     rows = rows_of(30, fields)
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             mine, other = await twins(ours, theirs, fields)
             peers_refuse(monkeypatch, *NATIVE)
             same(await ours.insert(mine, rows), await theirs.insert(other, rows))
@@ -81,11 +82,11 @@ def test_scalars(server, monkeypatch, field):
 
 
 @pytest.mark.parametrize("field", VECTORS)
-def test_vectors(server, monkeypatch, field):
+def test_vectors(lite, monkeypatch, field):
     rows = rows_of(40, {}, (field,), seed=3)
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             names = name_of("ours"), name_of("theirs")
             for name in names:
                 made = await outcome(lambda name=name: make(theirs, name, {}, (field,)))
@@ -123,12 +124,12 @@ VECTOR_FORMS = {
 
 
 @pytest.mark.parametrize("form", VECTOR_FORMS)
-def test_forms_of_float_vectors(server, form):
+def test_forms_of_float_vectors(lite, form):
     rows = rows_of(30, {})
     data = VECTOR_FORMS[form]([row["float_vector"] for row in rows[:4]])
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(theirs, name, {}, rows=rows)
             found = await both(ours, theirs, "search", name, data=data, limit=4)
@@ -138,7 +139,7 @@ def test_forms_of_float_vectors(server, form):
     run(main)
 
 
-def test_forms_of_sparse_vectors(server):
+def test_forms_of_sparse_vectors(lite):
     scipy_sparse = pytest.importorskip("scipy.sparse")
     rows = rows_of(30, {}, ("sparse_vector",))
     some = [row["sparse_vector"] for row in rows[:3]]
@@ -148,7 +149,7 @@ def test_forms_of_sparse_vectors(server):
             matrix[index, column] = value
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(theirs, name, {}, ("sparse_vector",), rows=rows)
             for data in (
@@ -164,12 +165,12 @@ def test_forms_of_sparse_vectors(server):
     run(main)
 
 
-def test_rows_of_numpy(server):
+def test_rows_of_numpy(lite):
     r = random.Random(5)
     rows = [{"id": n, "float_vector": np.array(floats(r), dtype=np.float32)} for n in range(10)]
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             mine, other = await twins(ours, theirs, {})
             same(await ours.insert(mine, rows), await theirs.insert(other, rows))
             same(
@@ -182,12 +183,12 @@ def test_rows_of_numpy(server):
 
 @pytest.mark.parametrize("pk", [DataType.INT64, DataType.VARCHAR], ids=["int", "str"])
 @pytest.mark.parametrize("auto_id", [False, True], ids=["given", "auto"])
-def test_primary_keys(server, pk, auto_id):
+def test_primary_keys(lite, pk, auto_id):
     fields = {"varchar": SCALARS["varchar"]}
     rows = rows_of(12, fields, pk=pk, auto_id=auto_id)
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             names = await twins(ours, theirs, fields, pk=pk, auto_id=auto_id)
             mine = await ours.insert(names[0], rows)
             other = await theirs.insert(names[1], rows)
@@ -206,7 +207,7 @@ def test_primary_keys(server, pk, auto_id):
     run(main)
 
 
-def test_dynamic_fields(server):
+def test_dynamic_fields(lite):
     rows = rows_of(20, {}, seed=9)
     for number, row in enumerate(rows):
         row["colour"] = ["red", "green", None][number % 3]
@@ -214,7 +215,7 @@ def test_dynamic_fields(server):
             row["size"] = {"width": number, "list": [1, "a"]}
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             mine, other = await twins(ours, theirs, {}, dynamic=True)
             same(await ours.insert(mine, rows), await theirs.insert(other, rows))
             for name in (mine, other):
@@ -232,7 +233,7 @@ def test_dynamic_fields(server):
     run(main)
 
 
-def test_nullable_and_default_values(server):
+def test_nullable_and_default_values(lite):
     fields = {
         "varchar": (DataType.VARCHAR, {"max_length": 50, "nullable": True}, lambda r: None),
         "int64": (DataType.INT64, {"default_value": 7}, lambda r: None),
@@ -249,7 +250,7 @@ def test_nullable_and_default_values(server):
         rows.append(row)
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             names = name_of("ours"), name_of("theirs")
             for name in names:
                 made = await outcome(lambda name=name: make(theirs, name, fields))
@@ -274,13 +275,13 @@ def test_nullable_and_default_values(server):
 
 
 @pytest.mark.parametrize("ranker", ["rrf", "weighted"])
-def test_hybrid_search(server, monkeypatch, ranker):
+def test_hybrid_search(lite, monkeypatch, ranker):
     rows = rows_of(60, {"varchar": SCALARS["varchar"]}, ("float_vector", "sparse_vector"))
     rank = {"rrf": RRFRanker(30), "weighted": WeightedRanker(0.3, 0.7)}[ranker]
     r = random.Random(8)
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(
                 theirs, name, {"varchar": SCALARS["varchar"]}, ("float_vector", "sparse_vector"),
@@ -301,12 +302,12 @@ def test_hybrid_search(server, monkeypatch, ranker):
     run(main)
 
 
-def test_a_matrix_has_the_dimension(server):
+def test_a_matrix_has_the_dimension(lite):
     """The other tests compare equal outcomes; here is one that says what they are."""
     rows = rows_of(5, {})
 
     async def main():
-        async with clients(server) as (ours, theirs):
+        async with clients(lite) as (ours, theirs):
             name = name_of()
             await make(ours, name, {}, rows=rows)
             (hits,) = await ours.search(

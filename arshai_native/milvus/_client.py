@@ -10,7 +10,7 @@ import pymilvus
 from . import _hybrid, _query, _rows, _search
 from ._connection import AnyLoopLock, NativeConnectionManager
 from ._iterators import IteratorMethods
-from ._sdk import PEER
+from ._sdk import PEER, Plain
 from ._template import Plans
 
 
@@ -34,6 +34,7 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
             self._plans = Plans()
             self._schemas = Plans()
             self._connecting = AnyLoopLock()
+            self._plain = Plain()
 
         async def _connect(self) -> None:
             async with self._connecting:

@@ -19,11 +19,12 @@ from ._search import (
     is_bytes,
     is_timeout,
     last_write,
+    may_connect,
     native_channel_of,
     split_options,
     vector_type_of,
 )
-from ._template import HYBRID, SEARCH, Timestamp, freeze, template
+from ._template import HYBRID, SEARCH, Timestamp, template
 
 _HYBRID = SERVICE + "HybridSearch"
 
@@ -72,18 +73,17 @@ class _HybridPlan:
         return _core.milvus_append_messages(self.head + whole, HYBRID.requests.number, searches)
 
 
-def _frozen_ranker(ranker: Any) -> Any:
+def _ranking(ranker: Any) -> Any:
     if type(ranker) not in (RRFRanker, WeightedRanker):
         raise Unencodable
-    return (type(ranker), freeze(ranker.dict()))
+    return (type(ranker).__name__, ranker.dict())
 
 
-def _frozen(request: Any) -> Any:
+def _asked(request: Any) -> Any:
+    """What of a search is not its vectors."""
     if type(request) is not AnnSearchRequest:
         raise Unencodable
-    return freeze(
-        [request.anns_field, request.param, request.limit, request.expr, request.expr_params]
-    )
+    return (request.anns_field, request.param, request.limit, request.expr, request.expr_params)
 
 
 async def hybrid_search(
@@ -103,7 +103,9 @@ async def hybrid_search(
         or not is_timeout(timeout)
     ):
         return PEER
-    channel = await native_channel_of(client, kwargs)
+    if client._handler is None and may_connect(client):
+        await client._get_connection()
+    channel = native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -117,10 +119,10 @@ async def hybrid_search(
                     client, collection, request.anns_field, timeout, kwargs
                 )
             vectors.append(encoded(request.data, vector_type))
-        key = (
-            "hybrid_search", collection, _frozen_ranker(ranker),
-            *[_frozen(each) for each in requests], freeze(options), freeze(named),
-        )  # fmt: skip
+        asked = [_asked(each) for each in requests]
+        key = _core.plain_key("hybrid", collection, _ranking(ranker), asked, options, named)
+        if key is None:
+            return PEER
         plan = client._plans.get(key)
         if plan is None:
             captured = _sdk.record(

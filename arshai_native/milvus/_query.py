@@ -9,10 +9,19 @@ from typing import Any
 from pymilvus.client import ts_utils
 from pymilvus.client.types import OmitZeroDict
 
+from arshai_native._core import plain_key
+
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
-from ._search import follows_writes, is_timeout, last_write, native_channel_of, split_options
-from ._template import DELETE, QUERY, Timestamp, freeze, template
+from ._search import (
+    follows_writes,
+    is_timeout,
+    last_write,
+    may_connect,
+    native_channel_of,
+    split_options,
+)
+from ._template import DELETE, QUERY, Timestamp, template
 
 _QUERY = SERVICE + "Query"
 _DELETE = SERVICE + "Delete"
@@ -76,7 +85,9 @@ async def query(
         return PEER
     if ids is not None and not (type(ids) is list and ids and not filter):
         return PEER
-    channel = await native_channel_of(client, kwargs)
+    if client._handler is None and may_connect(client):
+        await client._get_connection()
+    channel = native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -84,7 +95,9 @@ async def query(
         expression, schema = filter, None
         if ids is not None:
             expression, schema = await _expression(client, collection, ids, timeout, kwargs)
-        key = (name, collection, freeze(options), freeze(named))
+        key = plain_key(name, collection, options, named)
+        if key is None:
+            return PEER
         plan = client._plans.get(key)
         if plan is None:
             arguments = copy.deepcopy(options | named)
@@ -152,7 +165,9 @@ async def delete(
         return PEER
     if not keys and ids is not None and ids != []:
         return PEER
-    channel = await native_channel_of(client, kwargs)
+    if client._handler is None and may_connect(client):
+        await client._get_connection()
+    channel = native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -160,7 +175,9 @@ async def delete(
         expression = filter
         if keys:
             expression, _ = await _expression(client, collection, keys, timeout, kwargs)
-        key = ("delete", collection, freeze(partition), freeze(named))
+        key = plain_key("delete", collection, partition, named)
+        if key is None:
+            return PEER
         head = client._plans.get(key)
         if head is None:
             captured = _sdk.record(

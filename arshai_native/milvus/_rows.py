@@ -10,11 +10,12 @@ from pymilvus.client import ts_utils
 from pymilvus.client.types import OmitZeroDict
 
 from arshai_native import _milvus_wire
+from arshai_native._core import plain_key
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
-from ._search import is_timeout, native_channel_of, split_options
-from ._template import INSERT, UPSERT, freeze, template
+from ._search import is_timeout, may_connect, native_channel_of, split_options
+from ._template import INSERT, UPSERT, template
 
 
 def rows_of(columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -84,7 +85,9 @@ async def write(
         or not _OTHERS.isdisjoint(kwargs)
     ):
         return PEER
-    channel = await native_channel_of(client, kwargs)
+    if client._handler is None and may_connect(client):
+        await client._get_connection()
+    channel = native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -103,7 +106,9 @@ async def write(
         rows = write(data, upsert=kind is UPSERT_KIND, partial=partial)
         if rows is None:
             return PEER
-        key = (kind.name, collection, freeze(partition), freeze(named))
+        key = plain_key(kind.name, collection, partition, named)
+        if key is None:
+            return PEER
         head = client._plans.get(key)
         if head is None:
             captured = _sdk.record(

@@ -26,6 +26,7 @@ from pymilvus.client.search_result import SearchResult
 from pymilvus.decorators import retry_on_rpc_failure, retry_on_schema_mismatch
 from pymilvus.exceptions import MilvusException
 
+from arshai_native._core import type_tag
 from arshai_native._original import drive, is_from
 
 PEER = pymilvus.AsyncMilvusClient
@@ -38,21 +39,35 @@ _OURS = os.path.join(str(Path(__file__).parent), "")
 
 
 class Watch:
-    """Whether functions are where pymilvus put them. Asked before each call, so it has to be quick:
-    a function that was found to be the original one is known again by its identity."""
+    """
+    Whether functions are where pymilvus put them. Asked before each call, so it has to be quick:
+    as long as nobody changes the classes they are as they were.
+    """
 
     def __init__(self, *places: tuple[Any, str]) -> None:
-        self._places = tuple((vars(owner), name) for owner, name in places)
-        self._known: list[Any] = [None] * len(self._places)
+        self._places = places
+        self._classes = list({owner for owner, _ in places if isinstance(owner, type)})
+        self._others = [place for place in places if not isinstance(place[0], type)]
+        self._known: tuple[list[int], list[Any]] | None = None
 
     def intact(self) -> bool:
         known = self._known
-        for index, (namespace, name) in enumerate(self._places):
-            value = namespace.get(name)
-            if value is not known[index]:
-                if not is_from(value, _SDK):
-                    return False
-                known[index] = value
+        if (
+            known is not None
+            and known[0] == [type_tag(each) for each in self._classes]
+            and known[1] == [vars(owner).get(name) for owner, name in self._others]
+        ):
+            return True
+        return self._look()
+
+    def _look(self) -> bool:
+        self._known = None
+        tags = [type_tag(each) for each in self._classes]
+        others = [vars(owner).get(name) for owner, name in self._others]
+        if not all(is_from(vars(owner).get(name), _SDK) for owner, name in self._places):
+            return False
+        if all(tags):
+            self._known = (tags, others)
         return True
 
 
@@ -65,21 +80,30 @@ _CLIENT_HOOKS = (
     "_pack_pks_expr",
     "_extract_primary_field",
 )
-_known_classes: dict[type, tuple[Any, ...]] = {}
 
 
-def is_plain(client: Any) -> bool:
-    """Whether nobody has put code of their own beneath the client's methods."""
-    kind = type(client)
-    values = tuple([getattr(kind, name, None) for name in _CLIENT_HOOKS])
-    if _known_classes.get(kind) != values:
-        if not all(
+class Plain:
+    """Whether nobody has put code of their own beneath a client's methods."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known = (0, 0)
+
+    def still(self, client: Any) -> bool:
+        kind = type(client)
+        own = client.__dict__
+        # An attribute more may be a hook.
+        known = (type_tag(kind), len(own))
+        if known == self._known and known[0]:
+            return True
+        values = [getattr(kind, name, None) for name in _CLIENT_HOOKS]
+        if any(name in own for name in _CLIENT_HOOKS) or not all(
             value is None or is_from(value, _SDK) or is_from(value, _OURS) for value in values
         ):
             return False
-        _known_classes[kind] = values
-    own = client.__dict__
-    return not any([name in own for name in _CLIENT_HOOKS])
+        self._known = known
+        return True
 
 
 def watch(*methods: str, **others: Any) -> Watch:

@@ -18,8 +18,9 @@ from arshai_native import _core
 from arshai_native._gather import Gatherer
 
 from . import _sdk, _wire
+from ._channel import NativeChannel
 from ._sdk import PEER, SERVICE
-from ._template import SEARCH, Timestamp, freeze, template
+from ._template import SEARCH, Timestamp, template
 
 _SEARCH = SERVICE + "Search"
 
@@ -116,15 +117,20 @@ def is_timeout(timeout: Any) -> bool:
     return timeout is None or (type(timeout) in (int, float) and timeout > 0)
 
 
-async def native_channel_of(client: Any, kwargs: dict[str, Any]) -> Any:
+def may_connect(client: Any) -> bool:
+    return not client._closed and client._plain.still(client)
+
+
+def native_channel_of(client: Any, kwargs: dict[str, Any]) -> Any:
     """The channel for a call, None if pymilvus must make it."""
-    if client._closed or not _sdk.is_plain(client) or not UNUSUAL.isdisjoint(kwargs):
+    if client._closed or not client._plain.still(client):
         return None
-    handler = client._handler
-    if handler is None:
-        handler = await client._get_connection()
-    channel = getattr(handler, "native", None)
-    return None if channel is None or channel.added_metadata() is None else channel
+    if kwargs and not UNUSUAL.isdisjoint(kwargs):
+        return None
+    channel = getattr(client._handler, "_async_channel", None)
+    if type(channel) is not NativeChannel or channel.added_metadata() is None:
+        return None
+    return channel
 
 
 def split_options(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -176,7 +182,9 @@ async def search(
     """options: search's other named arguments. Returns PEER if the call is for pymilvus."""
     if not _search_watch.intact() or type(collection) is not str or not is_timeout(timeout):
         return PEER
-    channel = await native_channel_of(client, kwargs)
+    if client._handler is None and may_connect(client):
+        await client._get_connection()
+    channel = native_channel_of(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -187,23 +195,29 @@ async def search(
                 client, collection, options["anns_field"], timeout, kwargs
             )
         kind, count, vectors = encoded(data, vector_type)
-        key = ("search", collection, freeze(options), freeze(named))
+        key = _core.plain_key("search", collection, options, named)
+        if key is None:
+            return PEER
         plan = client._plans.get(key)
         if plan is None:
             plan = _search_plan(client, collection, data, schema, options, named)
             client._plans.keep(key, plan)
-        started = time.monotonic()
-        context = client._generate_call_context(**apart)
+        gathers = count == 1 and client._gather and plan.combinable and not apart
+        if not gathers:
+            context = client._generate_call_context(**apart)
+            metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+            message = plan.message(client, collection, kind, count, [vectors])
     except Exception:  # pymilvus says it in its own words
         return PEER
+    started = time.monotonic()
     try:
-        if count == 1 and client._gather and plan.combinable and not apart:
+        if gathers:
             gatherer = _gatherer(plan, client, collection, kind, timeout)
             if timeout is None:
                 return (await gatherer.call([vectors], len(vectors)))[0]
             async with asyncio.timeout(timeout):
                 return (await gatherer.call([vectors], len(vectors)))[0]
-        reply = await _send(plan, client, collection, kind, count, [vectors], timeout, context)
+        reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
     except Exception as error:
         return await _sdk.replay(
@@ -228,23 +242,6 @@ def _search_plan(
     return SearchPlan(captured, named)
 
 
-async def _send(
-    plan: SearchPlan,
-    client: Any,
-    collection: str,
-    kind: int,
-    count: int,
-    vectors: list[bytes],
-    timeout: Any,
-    context: Any,
-) -> bytes:
-    channel = client._handler.native
-    metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
-    message = plan.message(client, collection, kind, count, vectors)
-    reply: bytes = await channel.send(_SEARCH, message, timeout, metadata)
-    return reply
-
-
 # ---- searches of several callers in one request ----
 
 
@@ -257,9 +254,15 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout
         return found[1]
 
     async def send(vectors: list[bytes]) -> list[Any]:
-        context = client._generate_call_context()
+        channel = native_channel_of(client, {})
+        if channel is None:  # it was replaced by one of grpc's
+            raise _wire.Indivisible
+        metadata = (
+            *client._generate_call_context().to_grpc_metadata(), *channel.added_metadata()
+        )  # fmt: skip
         count = len(vectors)
-        reply = await _send(plan, client, collection, kind, count, vectors, timeout, context)
+        message = plan.message(client, collection, kind, count, vectors)
+        reply = await channel.send(_SEARCH, message, timeout, metadata)
         if count == 1:
             return [_wire.search_result(reply, plan.round_decimal)]
         return _wire.search_results(reply, plan.round_decimal, count)

@@ -13,39 +13,11 @@ from pymilvus.grpc_gen import milvus_pb2
 # Of plans that a client keeps; beyond, the oldest go.
 _MOST = 512
 
-Key = tuple[Any, ...]
 
-
-class Unfreezable(Exception):
-    """An argument that is none of the plain types, whose value a key cannot stand for."""
-
-
-def freeze(value: Any) -> Any:
-    """The value of a plain argument as something immutable. 1, 1.0 and True are different."""
-    kind = type(value)
-    if kind is str or value is None:
-        return value
-    if kind is int or kind is bool:
-        return (kind, value)
-    if kind is float:
-        return (kind, repr(value))
-    if kind is list or kind is tuple:
-        return (kind, *[freeze(each) for each in value])
-    if kind is dict:
-        frozen: list[Any] = [kind]
-        for key, each in value.items():
-            if type(key) is not str:
-                raise Unfreezable
-            frozen.append(key)
-            frozen.append(freeze(each))
-        return tuple(frozen)
-    raise Unfreezable
-
-
-class Plans(dict[Key, Any]):
+class Plans(dict[Any, Any]):
     """What is known of earlier calls, by their frozen arguments."""
 
-    def keep(self, key: Key, plan: Any) -> None:
+    def keep(self, key: Any, plan: Any) -> None:
         while len(self) >= _MOST:
             try:
                 self.pop(next(iter(self)), None)

@@ -101,6 +101,7 @@ int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
+int arn_py_init_plain(PyObject *module, arn_py_state *st);
 
 static inline arn_py_state *arn_py_state_of(PyObject *module) {
     return PyModule_GetState(module);
