@@ -28,7 +28,7 @@ PACKAGE := $(shell find arshai_native -name '*.py' -o -name '*.pyi' -o -name py.
 
 say = @printf '==> %s\n' "$(1)"
 
-.PHONY: help demo test test-c test-py asan tsan fuzz leak bench bench-redis bench-openai peer \
+.PHONY: help demo test test-c test-py asan tsan fuzz leak bench bench-redis bench-openai bench-files peer \
 	peer-openai lint format check-versions clean
 
 help:
@@ -203,9 +203,9 @@ $(BUILD)/.bench-deps: $(VENV)/.made pyproject.toml
 	@$(PIP) install -r $(BUILD)/bench.txt
 	@touch $@
 
-## bench           the measured tables, against the peers (benchmarks/redis.py, openai.py); BENCH_ARGS
-bench: bench-redis bench-openai
-bench-redis bench-openai: bench-%: $(BUILD)/.built $(BUILD)/.bench-deps $(BUILD)/.apt-test
+## bench           the measured tables, against the peers (benchmarks/redis.py, openai.py, files.py); BENCH_ARGS
+bench: bench-redis bench-openai bench-files
+bench-redis bench-openai bench-files: bench-%: $(BUILD)/.built $(BUILD)/.bench-deps $(BUILD)/.apt-test
 	@$(VENV)/bin/python benchmarks/$*.py $(BENCH_ARGS)
 
 ## peer            redis-py's own asyncio suite with our class in its place
