@@ -323,6 +323,8 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again) {
         Py_RETURN_NONE;
     }
     arn_py_file_end_turn(self);
+    /* The drain still holds the request while the woken task runs, which may drop the file. */
+    Py_CLEAR(req->client);
     return result;
 }
 

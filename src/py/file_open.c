@@ -110,8 +110,9 @@ static int parse_text(opening *self, PyObject *encoding, PyObject *errors, PyObj
         return 0;
     if (errors != Py_None && !is_plain_text(errors))
         return 0;
-    if (newline != Py_None && (!is_plain_text(newline) || PyUnicode_GET_LENGTH(newline) > 1 ||
-                               strcmp(PyUnicode_AsUTF8(newline), "\r") == 0))
+    if (newline != Py_None &&
+        (!is_plain_text(newline) ||
+         (PyUnicode_GET_LENGTH(newline) != 0 && strcmp(PyUnicode_AsUTF8(newline), "\n") != 0)))
         return 0;
     self->encoding = Py_NewRef(encoding);
     self->errors = errors == Py_None ? PyUnicode_InternFromString("strict") : Py_NewRef(errors);
@@ -286,6 +287,7 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again) {
         file = slow_file(self, fd);
     }
     Py_XSETREF(self->file, Py_XNewRef(file));
+    Py_CLEAR(req->client); /* the drain still holds the request while the woken task runs */
     return file;
 }
 

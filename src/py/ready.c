@@ -120,6 +120,7 @@ static PyMethodDef ready_methods[] = {
 static PyType_Slot ready_slots[] = {
     {Py_tp_dealloc, dealloc_slot},    {Py_tp_traverse, traverse_slot},
     {Py_tp_clear, clear_slot},        {Py_tp_iternext, iternext_slot},
+    {Py_tp_iter, PyObject_SelfIter}, /* for who says `yield from ready.__await__()` */
     {Py_am_await, PyObject_SelfIter}, {Py_am_send, send_slot},
     {Py_tp_methods, ready_methods},   {0, NULL},
 };

@@ -727,6 +727,7 @@ static PyType_Slot request_slots[] = {
     {Py_tp_dealloc, dealloc_slot},    {Py_tp_finalize, finalize_slot},
     {Py_tp_traverse, traverse_slot},  {Py_tp_clear, clear_slot},
     {Py_tp_repr, repr_slot},          {Py_tp_iternext, iternext_slot},
+    {Py_tp_iter, PyObject_SelfIter}, /* for who says `yield from request.__await__()` */
     {Py_am_await, PyObject_SelfIter}, {Py_am_send, send_slot},
     {Py_tp_methods, request_methods}, {Py_tp_getset, request_getset},
     {Py_tp_members, request_members}, {0, NULL},

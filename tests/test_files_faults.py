@@ -1,0 +1,806 @@
+"""Files that are missing, full, cut, no files at all; and what is under way when something ends."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+import uvloop
+
+from arshai_native import aiofiles
+
+BIG = 4 << 30
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request):
+    if request.param == "asyncio":
+        return asyncio.run
+    return lambda main: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main)
+
+
+def path_with(folder, data, name="f"):
+    path = os.path.join(folder, name)
+    pathlib.Path(path).write_bytes(data)
+    return path
+
+
+def script(text, *args, **kwargs):
+    """Runs Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(text), *args],
+        capture_output=True, text=True, timeout=60, cwd="/", **kwargs,
+    )  # fmt: skip
+
+
+# ---- opening ----
+
+
+def same_error(opened):
+    """The builtin's exception and ours for the same arguments."""
+    with pytest.raises(OSError) as builtin:
+        open(*opened).close()
+
+    async def main():
+        with pytest.raises(OSError) as ours:
+            await aiofiles.open(*opened)
+        return ours.value
+
+    ours, theirs = asyncio.run(main()), builtin.value
+    assert type(ours) is type(theirs) and str(ours) == str(theirs)
+    assert (ours.errno, ours.filename) == (theirs.errno, theirs.filename)
+    return ours
+
+
+@pytest.mark.parametrize("mode", ["r", "rb", "w", "r+"])
+def test_what_cannot_be_opened(tmp_path, mode):
+    missing = str(tmp_path / "no" / "f")
+    assert isinstance(same_error((missing, mode)), FileNotFoundError)
+    assert isinstance(same_error((os.fsencode(missing), mode)), FileNotFoundError)
+    assert isinstance(same_error((str(tmp_path), mode)), IsADirectoryError)
+    below = path_with(tmp_path, b"") + "/f"
+    assert isinstance(same_error((below, mode)), NotADirectoryError)
+    same_error((str(tmp_path / ("x" * 300)), mode))
+    os.symlink("loop", tmp_path / "loop")
+    assert same_error((str(tmp_path / "loop"), mode)).errno == errno.ELOOP
+
+
+def test_exclusive(tmp_path):
+    assert isinstance(same_error((path_with(tmp_path, b""), "x")), FileExistsError)
+    assert isinstance(same_error((path_with(tmp_path, b""), "xb")), FileExistsError)
+
+
+def test_no_permission(tmp_path):
+    path = path_with(tmp_path, b"secret")
+    os.chmod(path, 0)
+    if os.geteuid() != 0:
+        assert isinstance(same_error((path, "r")), PermissionError)
+        assert isinstance(same_error((path, "w")), PermissionError)
+        return
+    code = """
+        import asyncio, os, sys
+        from arshai_native import aiofiles
+        os.setuid(65534)
+        async def main():
+            for mode in ("r", "wb", "a", "r+"):
+                try:
+                    await aiofiles.open(sys.argv[1], mode)
+                except PermissionError as error:
+                    assert error.filename == sys.argv[1], error
+                else:
+                    raise SystemExit("opened")
+        asyncio.run(main())
+    """
+    os.chmod(tmp_path, 0o755)
+    with contextlib.ExitStack() as stack:
+        for folder in tmp_path.parents:  # others must get here
+            mode = os.stat(folder).st_mode
+            if not mode & 1:
+                os.chmod(folder, mode | 1)
+                stack.callback(os.chmod, folder, mode)
+        done = script(code, path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_read_only_descriptor_refuses(run, tmp_path):
+    async def main():
+        async with aiofiles.open(path_with(tmp_path, b"x")) as f:
+            with pytest.raises(OSError, match="not writable"):
+                await f.write("y")
+        async with aiofiles.open(str(tmp_path / "w"), "w") as f:
+            with pytest.raises(OSError, match="not readable"):
+                await f.read()
+
+    run(main())
+
+
+# ---- what is no file with a size ----
+
+
+def test_proc_and_devices(run):
+    async def main():
+        for path in ("/proc/self/status", "/proc/self/maps", "/proc/cpuinfo"):
+            async with aiofiles.open(path) as f:
+                text = await f.read()
+            assert len(text) > 100 and text.endswith("\n")
+            async with aiofiles.open(path, "rb") as f:
+                lines = [line async for line in f]
+            assert len(lines) > 5 and all(line.endswith(b"\n") for line in lines)
+        async with aiofiles.open("/proc/version", "rb") as f:
+            assert await f.read() == pathlib.Path("/proc/version").read_bytes()
+            assert await f.read() == b"" and await f.seek(0) == 0 and await f.read(5) == b"Linux"
+        async with aiofiles.open("/dev/zero", "rb") as f:
+            assert await f.read(100000) == bytes(100000)
+        async with aiofiles.open("/dev/null", "wb") as f:
+            assert await f.write(b"x" * 200000) == 200000
+        async with aiofiles.open("/dev/null") as f:
+            assert await f.read() == ""
+
+    run(main())
+
+
+def test_fifo(run, tmp_path):
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+
+    async def main():
+        opening = asyncio.create_task(aiofiles.open(path, "rb").__aenter__())
+        await asyncio.sleep(0.05)
+        assert not opening.done()  # until somebody writes; the loop goes on
+        async with aiofiles.open(path, "w") as writer:
+            reader = await opening
+            line = asyncio.create_task(reader.readline())
+            await asyncio.sleep(0.02)
+            assert not line.done()
+            await writer.write("one\n")
+            await writer.flush()
+            assert await line == b"one\n"
+            assert reader.name == path and await reader.seekable() is False
+            rest = asyncio.create_task(reader.read())
+            await writer.write("two\n")
+        assert await rest == b"two\n"
+        await reader.close()
+
+    run(main())
+
+
+# ---- the content changes, or is wrong ----
+
+
+def test_truncated_while_read(run, tmp_path):
+    async def main():
+        path = path_with(tmp_path, os.urandom(1 << 20))
+        async with aiofiles.open(path, "rb") as f:
+            first = await f.read(10)
+            os.truncate(path, 500000)
+            rest = await f.read()
+            assert len(first) + len(rest) == 500000
+            os.truncate(path, 100)
+            assert await f.read() == b"" and await f.read(5) == b"" and await f.readline() == b""
+            await f.seek(0)
+            assert len(await f.read()) == 100
+
+    run(main())
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_grown_while_read(run, tmp_path, mode):
+    def some(text):
+        return text if mode == "r" else text.encode()
+
+    async def main():
+        path = path_with(tmp_path, b"one\n")
+        async with aiofiles.open(path, mode) as f:
+            with open(path, "ab") as more:
+                more.write(b"two\n")
+            assert await f.read() == some("one\ntwo\n")
+            assert await f.read() == some("") and await f.readline() == some("")
+            for _ in range(3):
+                with open(path, "ab") as more:
+                    more.write(b"x" * 300000 + b"\n")
+                assert len(await f.readline()) == 300001
+                with pytest.raises(StopAsyncIteration):
+                    await anext(f)
+            with open(path, "ab") as more:
+                more.write(b"y" * 5000000)
+            assert len(await f.read()) == 5000000
+
+    run(main())
+
+
+@pytest.mark.parametrize("errors", ["strict", "ignore", "replace", "surrogateescape", "no such"])
+@pytest.mark.parametrize("at", [0, 5, 8190, 8191, 8192, 65535, 65536, 262144, 300000])
+def test_invalid_utf8(tmp_path, errors, at):
+    data = bytearray((b"some text, " * 10 + b"\n") * 3000)
+    data[at : at + 1] = b"\xe6\x97"  # the beginning of a character
+    path = path_with(tmp_path, bytes(data))
+
+    def builtin():
+        with open(path, encoding="utf-8", errors=errors) as f:
+            return list(iter(f.readline, ""))
+
+    async def main():
+        async with aiofiles.open(path, encoding="utf-8", errors=errors) as f:
+            return [line async for line in f]
+
+    try:
+        expected = builtin()
+    except (UnicodeDecodeError, LookupError) as error:
+        with pytest.raises(type(error)) as ours:
+            asyncio.run(main())
+        assert str(ours.value) == str(error)
+    else:
+        assert asyncio.run(main()) == expected
+
+
+@pytest.mark.parametrize("newline", [None, "", "\n", "\r", "\r\n"])
+@pytest.mark.parametrize("ending", [b"\r\n", b"\r", b"\n", b"\r\r\n", b"\n\r"])
+def test_newlines_over_edges(tmp_path, newline, ending):
+    """Line ends wherever chunks and buffers may be split, "é" so that bytes are not characters."""
+    paths = []
+    for edge in (8192, 65536, 262144):
+        for off in range(-3, 2):
+            head = b"z" * 99 + b"\n"
+            body = (head * (edge // 100 + 1))[: edge + off]
+            data = body + ending + b"after" + ending + "é".encode() + ending
+            paths.append(path_with(tmp_path, data, f"{edge}{off}"))
+
+    async def main():
+        for path in paths:
+            with open(path, encoding="utf-8", newline=newline) as f:
+                expected, seen = list(iter(f.readline, "")), f.newlines
+            async with aiofiles.open(path, encoding="utf-8", newline=newline) as f:
+                assert [line async for line in f] == expected
+                assert f.newlines == seen
+            async with aiofiles.open(path, encoding="utf-8", newline=newline) as f:
+                pieces = []
+                while piece := await f.read(1021):
+                    pieces.append(piece)
+                assert "".join(pieces) == "".join(expected)
+            async with aiofiles.open(path, encoding="utf-8", newline=newline) as f:
+                await f.readline()
+                assert await f.read() == "".join(expected[1:])
+                assert await f.readlines() == []
+
+    asyncio.run(main())
+
+
+def test_sparse_file_over_4_gb(run, tmp_path):
+    path = str(tmp_path / "sparse")
+    with open(path, "wb") as f:
+        f.truncate(BIG + 4096)
+        f.seek(BIG - 10)
+        f.write(b"0123456789line\nrest")
+
+    async def main():
+        async with aiofiles.open(path, "rb") as f:
+            assert await f.seek(BIG - 10) == BIG - 10
+            assert await f.readline() == b"0123456789line\n"
+            assert await f.tell() == BIG + 5
+            assert await f.read(4) == b"rest"
+            assert await f.seek(-4, 2) == BIG + 4092 and await f.read() == bytes(4)
+            assert await f.seek(-BIG, 1) == 4096 and await f.read(3) == bytes(3)
+        async with aiofiles.open(path) as f:
+            assert await f.seek(BIG) == BIG
+            assert await f.readline() == "line\n" and await f.tell() == BIG + 5
+        async with aiofiles.open(path, "ab") as f:
+            assert await f.tell() == BIG + 4096
+            await f.write(b"end")
+            assert await f.truncate(BIG + 4098) == BIG + 4098
+        async with aiofiles.open(path, "rb") as f:
+            await f.seek(BIG + 4096)
+            assert await f.read() == b"en"
+
+    run(main())
+
+
+# ---- no room ----
+
+
+def test_device_that_is_full(run, tmp_path):
+    async def main():
+        f = await aiofiles.open("/dev/full", "wb")
+        await f.write(b"x" * 10)
+        with pytest.raises(OSError) as flushed:
+            await f.flush()
+        assert flushed.value.errno == errno.ENOSPC
+        with pytest.raises(OSError):
+            await f.close()
+        assert f.closed
+
+    run(main())
+
+
+def limited(code, path, limit=100000):
+    """With files limited in size: as a disk that is full, with EFBIG for ENOSPC."""
+    return script(
+        """
+        import asyncio, errno, os, resource, signal, sys
+        from arshai_native import aiofiles
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        """
+        + textwrap.indent(textwrap.dedent(code), " " * 8),
+        path,
+        str(limit),
+    )
+
+
+def test_file_that_becomes_too_large(tmp_path):
+    path = str(tmp_path / "w")
+    done = limited(
+        """
+        async def main():
+            f = await aiofiles.open(sys.argv[1], "wb")
+            assert await f.write(b"a" * 60000) == 60000       # gathered
+            try:
+                await f.write(b"b" * 60000)                    # goes out, half of it
+            except OSError as error:
+                assert error.errno == errno.EFBIG and error.filename is None, error
+            else:
+                raise SystemExit("written")
+            assert os.path.getsize(sys.argv[1]) == 100000
+            assert await f.write(b"c") == 1
+            try:
+                await f.flush()
+            except OSError as error:
+                assert error.errno == errno.EFBIG
+            try:
+                await f.close()
+            except OSError as error:
+                assert error.errno == errno.EFBIG and f.closed
+            else:
+                raise SystemExit("closed without a word")
+            await f.close()
+
+            f = await aiofiles.open(sys.argv[1], "w")
+            await f.write("x" * 60000)
+            await f.flush()
+            await f.write("y" * 60000)                         # gathered: fails at the end
+            try:
+                await f.close()
+            except OSError as error:
+                assert error.errno == errno.EFBIG
+            else:
+                raise SystemExit("lost")
+            assert os.path.getsize(sys.argv[1]) == 100000
+        asyncio.run(main())
+        """,
+        path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_disk_that_is_full(tmp_path):
+    """A file system of its own, where one may be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("tmpfs cannot be mounted")
+
+    async def main():
+        f = await aiofiles.open(folder / "f", "wb")
+        with pytest.raises(OSError) as failed:
+            await f.write(b"x" * 200000)
+        assert failed.value.errno == errno.ENOSPC
+        await f.close()  # nothing is left to be written
+        assert (folder / "f").stat().st_size == 65536
+        f = await aiofiles.open(folder / "g", "w")
+        await f.write("kept")
+        with pytest.raises(OSError) as failed:
+            await f.close()
+        assert failed.value.errno == errno.ENOSPC and f.closed
+        (folder / "f").unlink()
+        async with aiofiles.open(folder / "h", "w") as f:
+            await f.write("fits")
+        async with aiofiles.open(folder / "h") as f:  # a file system without RWF_NOWAIT, perhaps
+            assert await f.read() == "fits"
+            (folder / "h").write_text("fits now")
+            assert await f.read() == " now"
+
+    try:
+        asyncio.run(main())
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# ---- two tasks, and those that go ----
+
+
+@pytest.mark.parametrize("mode", ["r", "rb"])
+def test_two_tasks_on_one_file(run, tmp_path, mode):
+    async def main():
+        lines = [b"%06d %s\n" % (i, b"x" * (i % 3000)) for i in range(3000)]
+        path = path_with(tmp_path, b"".join(lines))
+        got = []
+        async with aiofiles.open(path, mode) as f:
+
+            async def reader():
+                async for line in f:
+                    got.append(line)
+
+            await asyncio.gather(*(reader() for _ in range(7)))
+        assert sorted(got) == [line if mode == "rb" else line.decode() for line in lines]
+        async with aiofiles.open(path, mode) as f:
+            size = sum(map(len, lines))
+            parts = await asyncio.gather(*(f.read(size // 50) for _ in range(51)))
+            whole = b"".join(lines) if mode == "rb" else b"".join(lines).decode()
+            assert whole[:0].join(parts) == whole
+
+    run(main())
+
+
+def test_writes_are_in_the_order_of_their_calls(run, tmp_path):
+    async def main():
+        path = str(tmp_path / "w")
+        async with aiofiles.open(path, "wb") as f:
+            pieces = [bytes([i % 256]) * (i * 1000 % 90000) for i in range(200)]
+            done = await asyncio.gather(*(f.write(p) for p in pieces), f.flush(), f.tell())
+        assert done[:200] == [len(p) for p in pieces] and done[201] == sum(map(len, pieces))
+        assert pathlib.Path(path).read_bytes() == b"".join(pieces)
+
+    run(main())
+
+
+def test_a_cancelled_read_loses_nothing(run, tmp_path):
+    async def main():
+        data = os.urandom(8 << 20)
+        path = path_with(tmp_path, data)
+        async with aiofiles.open(path, "rb") as f:
+            place = 0
+            for i in range(60):
+                task = asyncio.create_task(f.read(500000 + i) if i % 3 else f.readline())
+                await asyncio.sleep(0)
+                if i % 2:
+                    await asyncio.sleep(0.0002)
+                task.cancel()
+                try:
+                    got = await task
+                except asyncio.CancelledError:
+                    continue
+                assert got == data[place : place + len(got)]
+                place += len(got)
+            assert await f.tell() == place
+            assert await f.read() == data[place:]
+
+    run(main())
+
+
+def test_a_cancelled_write_is_whole_or_not_there(run, tmp_path):
+    async def main():
+        path = str(tmp_path / "w")
+        async with aiofiles.open(path, "wb") as f:
+            await f.write(b"a" * 1000)
+            writes = [asyncio.create_task(f.write(b"b" * 300000)) for _ in range(20)]
+            await asyncio.sleep(0)
+            for task in writes[::2]:
+                task.cancel()
+            results = await asyncio.gather(*writes, return_exceptions=True)
+            await f.write(b"c")
+        assert {r for r in results if isinstance(r, int)} == {300000}
+        data = pathlib.Path(path).read_bytes()
+        assert data[:1000] == b"a" * 1000 and data[-1:] == b"c"
+        middle = data[1000:-1]
+        assert middle == b"b" * len(middle) and len(middle) % 300000 == 0
+        assert 10 * 300000 <= len(middle) <= 20 * 300000
+
+    run(main())
+
+
+def test_a_cancelled_open_leaves_no_descriptor(run, tmp_path):
+    async def main():
+        path = path_with(tmp_path, b"x" * 100000)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(200):
+            task = asyncio.create_task(aiofiles.open(path).__aenter__())
+            await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await (await task).close()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if len(os.listdir("/proc/self/fd")) <= before + 4:  # the loop's own
+                break
+        assert len(os.listdir("/proc/self/fd")) <= before + 4
+
+    run(main())
+
+
+def test_use_after_close(run, tmp_path):
+    async def main():
+        path = path_with(tmp_path, b"x\n")
+        for mode in ("r", "rb", "w", "wb"):
+            f = await aiofiles.open(path, mode)
+            await f.close()
+            await f.close()
+            assert f.closed and f.name == path
+            with open(path, mode) as closed:
+                pass
+            calls = ["read", "readline", "readlines", "tell", "flush", "seekable", "isatty"]
+            for name in calls:
+                with pytest.raises(ValueError) as ours:
+                    await getattr(f, name)()
+                with pytest.raises(ValueError) as theirs:
+                    getattr(closed, name)()
+                assert str(ours.value) == str(theirs.value) and type(ours.value) is type(
+                    theirs.value
+                )
+            if mode[0] == "r":
+                with pytest.raises(ValueError, match="closed file"):
+                    await anext(f)
+            with pytest.raises(ValueError, match="closed file"):
+                f.fileno()
+
+    run(main())
+
+
+def test_closed_while_others_read(run, tmp_path):
+    async def main():
+        path = path_with(tmp_path, os.urandom(4 << 20))
+        f = await aiofiles.open(path, "rb")
+        reads = [asyncio.create_task(f.read(1 << 20)) for _ in range(3)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(f.close())
+        late = asyncio.create_task(f.read(1))
+        assert [len(await r) for r in reads] == [1 << 20] * 3
+        await closing
+        with pytest.raises(ValueError, match="closed file"):
+            await late
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_loop_closed_with_work_under_way(tmp_path, kind):
+    """The file goes on with the next loop, with what the first one's job has done."""
+    data = os.urandom(48 << 20)
+    path = path_with(tmp_path, data)
+    new_loop = asyncio.new_event_loop if kind == "asyncio" else uvloop.new_event_loop
+    for _ in range(5):
+        loop = new_loop()
+        f = loop.run_until_complete(aiofiles.open(path, "rb").__aenter__())
+        w = loop.run_until_complete(aiofiles.open(str(tmp_path / "w"), "wb").__aenter__())
+        tasks = [loop.create_task(c) for c in (f.read(40 << 20), f.read(3), w.write(data))]
+        loop.run_until_complete(asyncio.sleep(0))
+        for task in tasks:
+            task._log_destroy_pending = False
+        loop.close()
+        del tasks, task, loop
+        gc.collect()
+
+        async def go_on(f=f, w=w):
+            place = await f.tell()
+            assert (await f.read(1000)) == data[place : place + 1000]
+            await w.write(b"end")
+            await asyncio.gather(f.close(), w.close())
+
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(go_on())
+        written = (tmp_path / "w").read_bytes()
+        assert written[-3:] == b"end" and written[:-3] in (b"", data)
+
+
+def test_two_loops_share_a_file(tmp_path):
+    lines = [b"%05d\n" % i for i in range(20000)]
+    path = path_with(tmp_path, b"".join(lines))
+    got, ready = [], threading.Barrier(3)
+    f = asyncio.run(aiofiles.open(path, "rb").__aenter__())
+
+    async def read():
+        while line := await f.readline():
+            got.append(line)
+            if len(got) % 50 == 0:
+                got.append(await f.read(6 * 100))
+                await asyncio.sleep(0)
+
+    def thread():
+        ready.wait()
+        asyncio.run(read())
+
+    threads = [threading.Thread(target=thread) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(30)
+    asyncio.run(f.close())
+    assert b"".join(sorted(b"".join(got).splitlines(True))) == b"".join(lines)
+
+
+# ---- many, and none left ----
+
+
+def test_ten_thousand_files(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 10500:
+        pytest.skip("the limit of descriptors is too low")
+    path = path_with(tmp_path, b"line one\nline two\n")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 10500), hard))
+
+    async def main():
+        files = await asyncio.gather(*(aiofiles.open(path) for _ in range(10000)))
+        lines = await asyncio.gather(*(f.readline() for f in files))
+        assert set(lines) == {"line one\n"}
+        await asyncio.gather(*(f.close() for f in files))
+        assert all(f.closed for f in files)
+
+    try:
+        asyncio.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_no_descriptors_left(tmp_path):
+    done = script(
+        """
+        import asyncio, errno, resource, sys
+        from arshai_native import aiofiles
+        async def main():
+            async with aiofiles.open(sys.argv[1]) as f:
+                assert await f.read() == "x"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+            files, failed = [], 0
+            for one in await asyncio.gather(
+                *(aiofiles.open(sys.argv[1]) for _ in range(100)), return_exceptions=True
+            ):
+                if isinstance(one, OSError):
+                    assert one.errno == errno.EMFILE and one.filename == sys.argv[1], one
+                    failed += 1
+                else:
+                    files.append(one)
+            assert failed > 50 and len(files) > 10
+            for f in files:
+                assert await f.read() == "x"
+                await f.close()
+            async with aiofiles.open(sys.argv[1]) as f:
+                assert await f.read() == "x"
+        asyncio.run(main())
+        """,
+        path_with(tmp_path, b"x"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# ---- fork, end ----
+
+
+def test_fork(tmp_path):
+    data = os.urandom(1 << 20)
+    done = script(
+        """
+        import asyncio, os, sys, warnings
+        from arshai_native import aiofiles
+        warnings.simplefilter("ignore")
+        async def opened():
+            f = await aiofiles.open(sys.argv[1], "rb")
+            w = await aiofiles.open(sys.argv[2], "wb")
+            await w.write(b"parent")
+            await f.read(1000)
+            return f, w
+        async def work(f, own):
+            assert len(await f.read(5000)) == 5000
+            async with aiofiles.open(own, "w") as w:
+                await w.write("x" * 100000)
+            async with aiofiles.open(own) as r:
+                assert await r.read() == "x" * 100000
+            await f.close()
+        f, w = asyncio.run(opened())
+        child = os.fork()
+        if child == 0:
+            asyncio.run(work(f, sys.argv[1] + "c"))
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        asyncio.run(work(f, sys.argv[1] + "p"))
+        asyncio.run(w.close())
+        assert open(sys.argv[2], "rb").read() == b"parent"
+        """,
+        path_with(tmp_path, data),
+        str(tmp_path / "w"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_fork_while_at_work(tmp_path):
+    done = script(
+        """
+        import asyncio, os, sys, warnings
+        from arshai_native import _core, aiofiles
+        warnings.simplefilter("ignore")
+        async def main():
+            f = await aiofiles.open(sys.argv[1], "rb")
+            busy = [asyncio.create_task(f.read(1 << 20)) for _ in range(5)]
+            blocked = [asyncio.create_task(aiofiles.open(sys.argv[2]).__aenter__())
+                       for _ in range(3)]
+            await asyncio.sleep(0)
+            child = os.fork()
+            if child == 0:
+                from asyncio import events
+                events._set_running_loop(None)
+                async def own():
+                    await f.seek(0)
+                    assert len(await f.read(100)) == 100
+                    assert await _core.run_blocking(len, "abc") == 3
+                asyncio.run(own())
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            await asyncio.gather(*busy)
+            for task in blocked:
+                task.cancel()
+        asyncio.run(main())
+        # The opens of a pipe never end: neither does that hold up the exit.
+        """,
+        path_with(tmp_path, os.urandom(6 << 20)),
+        (os.mkfifo(tmp_path / "fifo"), str(tmp_path / "fifo"))[1],
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_end_waits_for_what_has_begun(tmp_path):
+    """But not for ever."""
+    start = time.monotonic()
+    done = script(
+        """
+        import asyncio, os, sys, time
+        from arshai_native import _core, aiofiles
+        async def main():
+            asyncio.create_task(_core.run_blocking(lambda: (time.sleep(0.3), print("ended"))))
+            asyncio.create_task(_core.run_blocking(os.read, os.pipe()[0], 1))
+            await asyncio.sleep(0.05)
+            print("main")
+        asyncio.run(main())
+        """
+    )
+    assert done.returncode == 0 and done.stdout.split() == ["main", "ended"], done.stderr
+    assert time.monotonic() - start < 20
+
+
+def test_signals_are_the_programs_own():
+    done = script(
+        """
+        import asyncio, os, signal, threading
+        from arshai_native import _core
+        got = []
+        signal.signal(signal.SIGUSR1, lambda *_: got.append(threading.get_ident()))
+        async def main():
+            work = [asyncio.create_task(_core.run_blocking(__import__("time").sleep, 0.2))
+                    for _ in range(4)]
+            await asyncio.sleep(0.02)
+            for _ in range(20):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                await asyncio.sleep(0.002)
+            await asyncio.gather(*work)
+        asyncio.run(main())
+        assert got and set(got) == {threading.main_thread().ident}
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_after_a_shutdown_work_goes_on(tmp_path):
+    done = script(
+        """
+        import asyncio, sys
+        from arshai_native import _core, aiofiles
+        async def main():
+            f = await aiofiles.open(sys.argv[1])
+            assert await f.read(1) == "a"
+            _core._shutdown()
+            assert await f.read(1) == "b"
+            assert await _core.run_blocking(len, "xyz") == 3
+            await f.close()
+        asyncio.run(main())
+        """,
+        path_with(tmp_path, b"abc"),
+    )
+    assert done.returncode == 0, done.stderr
