@@ -1,5 +1,5 @@
-"""A real gRPC server (grpcio) for the tests, in a process of its own: tests stop, freeze and restart
-it. Its methods need no .proto: bytes go in and come out.
+"""A real gRPC server (grpcio) for the tests, in a process of its own: tests stop, freeze and
+restart it. Its methods need no .proto: bytes go in and come out.
 
 python grpc_server.py PORT [cert key [client_ca]] prints "ready" when it serves.
 """

@@ -95,7 +95,9 @@ def test_many_loops_and_threads_share_a_channel(channel_to, grpc_server):
     def work(who):
         async def main():
             for n in range(20):
-                got = await asyncio.gather(*(channel.unary(ECHO, b"%d %d" % (who, i)) for i in range(20)))
+                got = await asyncio.gather(
+                    *(channel.unary(ECHO, b"%d %d" % (who, i)) for i in range(20))
+                )
                 if got != [b"%d %d" % (who, i) for i in range(20)]:
                     wrong.append((who, n))
 
@@ -142,7 +144,9 @@ def test_more_connections_where_the_server_limits_them(channel_to):
         channel = channel_to(server, max_connections=2)
 
         async def main():
-            assert set(await asyncio.gather(*(channel.unary("/a", b"") for _ in range(500)))) == {b"x"}
+            assert set(await asyncio.gather(*(channel.unary("/a", b"") for _ in range(500)))) == {
+                b"x"
+            }
 
         run(main)
 

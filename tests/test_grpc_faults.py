@@ -181,7 +181,11 @@ def test_cancelled_at_every_stage(channel_to, grpc_server, kind):
                 channel = channel_to(relay)
                 given_up = [
                     asyncio.ensure_future(channel.unary(method, message))
-                    for method, message in ((ECHO, b"x" * 300_000), (SIZE, b"300000"), (SLEEP, b"0.1"))
+                    for method, message in (
+                        (ECHO, b"x" * 300_000),
+                        (SIZE, b"300000"),
+                        (SLEEP, b"0.1"),
+                    )
                 ]
                 wanted = asyncio.ensure_future(channel.unary(ECHO, b"%d" % n, 20))
                 for _ in range(n % 20):

@@ -116,7 +116,10 @@ def test_settings_that_cannot_be(certificates, ca):
         ({"ca": b"none"}, ValueError),
         ({"ca": b""}, ValueError),
         ({"ca": certificates.ca}, TypeError),
-        ({"ca": ca + b"-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n"}, ValueError),
+        (
+            {"ca": ca + b"-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n"},
+            ValueError,
+        ),
         ({"cert": client["cert"]}, ValueError),
         ({"key": client["key"]}, ValueError),
         ({"cert": client["cert"], "key": b"none"}, ValueError),
@@ -162,7 +165,7 @@ def test_cut_off_anywhere(secure, ca, limit, reset):
 
 
 def test_tls_1_2(certificates, ca, tmp_path):
-    """openssl's own server closes, or does not speak HTTP/2: what counts is that it is understood."""
+    """openssl's own server does not speak HTTP/2: what counts is that it is understood."""
     cert, key = certificates.good()
     command = ["openssl", "s_server", "-accept", "0", "-cert", cert, "-key", key, "-tls1_2", "-www",
                "-naccept", "1"]  # fmt: skip
