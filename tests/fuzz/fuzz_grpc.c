@@ -203,6 +203,12 @@ static size_t step(fuzz *f, const uint8_t *p, size_t left) {
     case 17: /* headers in a block of the input's own */
         frame(f, NGHTTP2_HEADERS, left > 2 ? p[2] & 0x2d : 4, stream, p + 4, n);
         return 4 + n;
+    case 18: /* all of a reply, with a body that need not be one message */
+        trailers[14] = left > 2 && p[2] > 100 ? '5' : '0';
+        frame(f, NGHTTP2_HEADERS, 4, stream, good, sizeof(good) - 1);
+        frame(f, NGHTTP2_DATA, 0, stream, "\0\0\0\0\3abc", left > 2 && p[2] % 4 == 0 ? 7 : 8);
+        frame(f, NGHTTP2_HEADERS, 5, stream, trailers, sizeof(trailers) - 1);
+        return 3;
     default:
         return 1;
     }
@@ -242,6 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (give(f, 9) == 0 && !arn__grpc_session_is_over(&f->session)) {
         start_call(f);
         start_call(f);
+        arn__grpc_session_flush(&f->session);
         while (at < size) {
             at += step(f, data + at, size - at);
             if (data[0] % 4 != 0 || f->len > 2000 || at >= size)
