@@ -1,7 +1,7 @@
 /* gRPC calls against an HTTP/2 server that does what it is told. */
 #include "arn.h"
 #include "base/alloc.h"
-#include "grpc/grpc.h"
+#include "grpc/internal.h"
 #include "h2_server.h"
 
 #include <nghttp2/nghttp2.h>
@@ -613,6 +613,94 @@ static void goaway_with_an_error(void **state) {
     t_h2_stop(server);
 }
 
+static int on_write(void *owner, const char *data, size_t len) {
+    (void)data;
+    ((arn_grpc_session *)owner)->written += len;
+    return 0;
+}
+
+static int on_write_ref(void *owner, const char *data, size_t len, void (*release)(void *),
+                        void *arg) {
+    release(arg);
+    return on_write(owner, data, len);
+}
+
+static void on_end(void *owner, arn_grpc_op *op) {
+    (void)owner;
+    (void)op;
+    fail_msg("nothing has ended");
+}
+
+static void on_nothing(void *owner) {
+    (void)owner;
+}
+
+static void on_goaway(void *owner, uint32_t error) {
+    (void)owner;
+    (void)error;
+}
+
+/* After a billion calls a connection has no more numbers for streams: it answers what is under way
+ * and takes nothing new. */
+static void numbers_of_streams_run_out(void **state) {
+    static const arn_grpc_session_events events = {on_write,   on_write_ref, on_end,    on_end,
+                                                   on_nothing, on_goaway,    on_nothing};
+    arn_grpc_config config = config_of(1);
+    arn_grpc_channel *channel = new_channel(&config);
+    arn_grpc_op *last = new_op(channel, "/p", "m", 1);
+    arn_grpc_op *next = new_op(channel, "/p", "m", 1);
+    arn_grpc_session s;
+
+    (void)state;
+    assert_int_equal(arn__grpc_session_open(&s, &events, &s), 0);
+    assert_false(arn__grpc_session_has_room(&s)); /* before the server's settings */
+    assert_int_equal(arn__grpc_session_feed(&s, "\0\0\0\4\0\0\0\0\0", 9), 0);
+    assert_true(arn__grpc_session_has_room(&s));
+    nghttp2_session_set_next_stream_id(s.h2, INT32_MAX);
+    assert_int_equal(arn__grpc_session_start(&s, last), 0);
+    assert_int_equal(last->stream, INT32_MAX);
+    assert_int_equal(arn__grpc_session_start(&s, next), ARN_EBUSY);
+    assert_int_equal(s.count, 1);
+    assert_true(s.is_draining);
+    assert_false(arn__grpc_session_has_room(&s));
+    assert_int_equal(arn__grpc_session_flush(&s), 0);
+    assert_ptr_equal(arn__grpc_session_pop(&s), last);
+    assert_null(arn__grpc_session_pop(&s));
+    arn__grpc_session_close(&s);
+    arn_op_unref(&last->base);
+    arn_op_unref(&next->base);
+    arn_grpc_channel_unref(channel);
+}
+
+/* Given up while its headers are still nghttp2's to read: they stay until it has let go. */
+static void given_up_before_it_was_framed(void **state) {
+    static const arn_grpc_session_events events = {on_write,   on_write_ref, on_end,    on_end,
+                                                   on_nothing, on_goaway,    on_nothing};
+    arn_grpc_config config = config_of(1);
+    arn_grpc_channel *channel = new_channel(&config);
+    int flushed;
+
+    (void)state;
+    for (flushed = 0; flushed < 2; flushed++) {
+        arn_grpc_op *op = new_op(channel, "/p", "m", 1);
+        arn_grpc_session s;
+        assert_int_equal(arn__grpc_session_open(&s, &events, &s), 0);
+        assert_int_equal(arn__grpc_session_feed(&s, "\0\0\0\4\0\0\0\0\0", 9), 0);
+        assert_int_equal(arn__grpc_session_start(&s, op), 0);
+        arn__grpc_session_cancel(&s, op);
+        arn_op_unref(&op->base); /* what finishing it would do */
+        assert_int_equal(s.count, 1);
+        if (flushed) {
+            assert_int_equal(arn__grpc_session_flush(&s), 0);
+            assert_int_equal(s.count, 0);
+        }
+        assert_null(arn__grpc_session_pop(&s));
+        assert_int_equal(s.count, 0);
+        arn__grpc_session_close(&s);
+    }
+    arn_grpc_channel_unref(channel);
+}
+
 /* ---- giving up ---- */
 
 static void deadlines(void **state) {
@@ -863,6 +951,8 @@ int main(void) {
         TEST(refused_calls_are_made_again),
         TEST(goaway_in_flight),
         TEST(goaway_with_an_error),
+        TEST(numbers_of_streams_run_out),
+        TEST(given_up_before_it_was_framed),
         TEST(deadlines),
         TEST(cancelled_at_every_stage),
         TEST(cancelled_while_it_is_sent),
