@@ -52,6 +52,14 @@ def test_metadata(channel_to, unary, grpc_server):
     assert got.items() >= dict(thirty).items()
 
 
+def test_too_much_metadata(channel_to, unary, grpc_server):
+    channel = channel_to(grpc_server)
+    with pytest.raises(GrpcError, match="larger than 64 KB") as caught:
+        unary(channel, ECHO, b"x", 20, [("a", "x" * 100_000)])
+    assert caught.value.code == 8
+    assert unary(channel, ECHO, b"x", 20) == b"x"
+
+
 def test_errors_of_the_server(channel_to, unary, grpc_server):
     channel = channel_to(grpc_server)
     with pytest.raises(GrpcError) as caught:

@@ -51,3 +51,22 @@ char *arn_strdup(const char *s) {
         memcpy(copy, s, n);
     return copy;
 }
+
+char *arn_own_strings(const char **const *fields, size_t count) {
+    size_t size = 1;
+    size_t i;
+    char *block, *at;
+
+    for (i = 0; i < count; i++)
+        size += *fields[i] != NULL ? strlen(*fields[i]) + 1 : 0;
+    at = block = arn_malloc(size);
+    for (i = 0; block != NULL && i < count; i++) {
+        size_t len;
+        if (*fields[i] == NULL)
+            continue;
+        len = strlen(*fields[i]) + 1;
+        *fields[i] = memcpy(at, *fields[i], len);
+        at += len;
+    }
+    return block;
+}

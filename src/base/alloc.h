@@ -13,6 +13,10 @@ void *arn_realloc(void *p, size_t size);
 void arn_free(void *p);
 char *arn_strdup(const char *s);
 
+/* Replaces the strings that the fields point to by copies in one block, in the fields' order; NULL
+ * stays NULL. The block, or NULL: then nothing was changed. */
+char *arn_own_strings(const char **const *fields, size_t count);
+
 /* Test hook: let n more allocations of the process succeed, then fail exactly one; n < 0 turns
  * it off. Returns how many allocations were made since the last call. Not for production use. */
 long arn_alloc_fail_after(long n);

@@ -26,7 +26,7 @@ uint64_t arn__grpc_now(const arn_grpc_channel *channel) {
 
 /* ---- host side ---- */
 
-/* Copies the config's strings into one block; its layout is the order of these fields. */
+/* Copies the config and its strings. */
 static int copy_config(arn_grpc_channel *channel, const arn_grpc_config *config) {
     const char **fields[] = {
         &channel->config.host,
@@ -34,26 +34,10 @@ static int copy_config(arn_grpc_channel *channel, const arn_grpc_config *config)
         &channel->config.authority,
         &channel->config.user_agent,
     };
-    size_t size = 1;
-    size_t i;
-    char *at;
 
     channel->config = *config;
-    for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-        size += *fields[i] != NULL ? strlen(*fields[i]) + 1 : 0;
-    at = channel->strings = arn_malloc(size);
-    if (at == NULL)
-        return ARN_ENOMEM;
-    for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        size_t len;
-        if (*fields[i] == NULL)
-            continue;
-        len = strlen(*fields[i]) + 1;
-        memcpy(at, *fields[i], len);
-        *fields[i] = at;
-        at += len;
-    }
-    return 0;
+    channel->strings = arn_own_strings(fields, sizeof(fields) / sizeof(fields[0]));
+    return channel->strings != NULL ? 0 : ARN_ENOMEM;
 }
 
 static void free_channel(arn_grpc_channel *channel) {

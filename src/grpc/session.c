@@ -201,15 +201,15 @@ static int on_frame_not_send(nghttp2_session *h2, const nghttp2_frame *frame, in
             continue;
         if (op->is_abandoned) {
             drop_abandoned(s, op);
+            break;
+        }
+        forget(s, op);
+        if (error == NGHTTP2_ERR_FRAME_SIZE_ERROR) {
+            arn__grpc_call_fail(op, ARN_GRPC_RESOURCE_EXHAUSTED,
+                                "the call's metadata is larger than 64 KB");
+            s->events->on_end(s->owner, op);
         } else {
-            forget(s, op);
-            if (error == NGHTTP2_ERR_START_STREAM_NOT_ALLOWED ||
-                error == NGHTTP2_ERR_STREAM_CLOSING) {
-                s->events->on_refused(s->owner, op);
-            } else {
-                arn__grpc_call_fail(op, ARN_GRPC_INTERNAL, nghttp2_strerror(error));
-                s->events->on_end(s->owner, op);
-            }
+            s->events->on_refused(s->owner, op); /* the connection takes no more */
         }
         break;
     }

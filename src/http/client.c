@@ -22,33 +22,17 @@ static void init_libcurl(void) {
     curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-/* Copies the config's strings into one block; its layout is the order of these fields. */
+/* Copies the config and its strings. */
 static int copy_config(arn_http_client *client, const arn_http_config *config) {
     const char **fields[] = {
         &client->config.ca_file,     &client->config.ca_dir,       &client->config.cert_file,
         &client->config.key_file,    &client->config.key_password, &client->config.proxy_http,
         &client->config.proxy_https, &client->config.no_proxy,     &client->config.unix_socket,
     };
-    size_t size = 1;
-    size_t i;
-    char *at;
 
     client->config = *config;
-    for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
-        size += *fields[i] != NULL ? strlen(*fields[i]) + 1 : 0;
-    at = client->strings = arn_malloc(size);
-    if (at == NULL)
-        return ARN_ENOMEM;
-    for (i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        size_t len;
-        if (*fields[i] == NULL)
-            continue;
-        len = strlen(*fields[i]) + 1;
-        memcpy(at, *fields[i], len);
-        *fields[i] = at;
-        at += len;
-    }
-    return 0;
+    client->strings = arn_own_strings(fields, sizeof(fields) / sizeof(fields[0]));
+    return client->strings != NULL ? 0 : ARN_ENOMEM;
 }
 
 arn_http_client *arn_http_client_new(arn_runtime *rt, const arn_http_config *config) {

@@ -45,6 +45,20 @@ arn_py_request *arn_py_grpc_request(arn_py_grpc_channel *self, const arn_py_requ
 /* For request classes: how many bytes an op is. */
 size_t arn_py_grpc_submitting(arn_op *op);
 
+/* A sequence of pairs as slices of the objects in it, which stay as long as `owner` does. */
+typedef struct arn_py_grpc_pairs {
+    PyObject *owner; /* tuple */
+    arn_slice *slices;
+    size_t count;
+    arn_slice first[16];
+} arn_py_grpc_pairs;
+
+/* Metadata (NULL, None: none) that may be sent. 0, or -1 with an exception set and nothing to
+ * clear.
+ */
+int arn_py_grpc_take_pairs(arn_py_grpc_pairs *p, PyObject *metadata);
+void arn_py_grpc_clear_pairs(arn_py_grpc_pairs *p);
+
 /* Raises GrpcError for an op that has failed. Returns NULL. */
 PyObject *arn_py_grpc_raise(arn_py_state *st, const arn_grpc_op *op);
 
