@@ -299,6 +299,7 @@ class MilvusReplies:
         iterator: type,
         known: dict[str, Iterable[int]],
         has_buckets: bool,
+        loads: Callable[[bytes], Any],
     ) -> None:
         """known: by message, the fields that pymilvus knows; only others may be skipped."""
     def search(

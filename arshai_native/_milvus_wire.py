@@ -31,6 +31,7 @@ def replies() -> _core.MilvusReplies | None:
 
 
 def _make() -> _core.MilvusReplies:
+    import orjson
     from pymilvus.client import search_result, types
     from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
@@ -53,6 +54,7 @@ def _make() -> _core.MilvusReplies:
         iterator=schema_pb2.SearchIteratorV2Results,
         known={m.DESCRIPTOR.name: [f.number for f in m.DESCRIPTOR.fields] for m in messages},
         has_buckets=hasattr(search_result.SearchResult, "_split_agg_buckets"),
+        loads=orjson.loads,
     )
 
 
@@ -98,8 +100,12 @@ def _shape(value: Any) -> Any:
         content = value.SerializeToString(deterministic=True)
     else:
         content = repr(value)
-    # The cache's keys are addresses.
-    attributes = {k: v for k, v in getattr(value, "__dict__", {}).items() if "_cache" not in k}
+    # The cache's keys are addresses; ours has its own means to complete the entities.
+    attributes = {
+        k: v
+        for k, v in getattr(value, "__dict__", {}).items()
+        if "_cache" not in k and k != "materialize"
+    }
     return type(value), content, [(k, _shape(v)) for k, v in attributes.items()]
 
 

@@ -100,8 +100,7 @@ char *arn_milvus_put_field(char *out, const arn_milvus_field *field) {
 
 /* ---- rows of a reply ---- */
 
-/* Bytes of one row of a dense vector; 0: in doubt. */
-static size_t row_size(const arn_milvus_column *column) {
+size_t arn_milvus_row_size(const arn_milvus_column *column) {
     size_t dim = (size_t)column->dim;
 
     if (column->dim <= 0 || column->dim > INT32_MAX)
@@ -182,7 +181,7 @@ int arn_milvus_cut(const arn_milvus_column *column, size_t start, size_t end, ar
         field.data.data = entries.data;
         field.data.len = entries.len;
     } else {
-        size_t one = row_size(column);
+        size_t one = arn_milvus_row_size(column);
         size_t size = column->data.count * (column->type == ARN_MILVUS_FLOAT_VECTOR ? 4 : 1);
 
         if (field.slot.number == 0 || one == 0 || size / one < first + count)

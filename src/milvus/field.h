@@ -47,6 +47,9 @@ typedef struct arn_milvus_field {
 size_t arn_milvus_field_size(const arn_milvus_field *field);
 char *arn_milvus_put_field(char *out, const arn_milvus_field *field);
 
+/* Bytes of one row of a reply's dense vectors; 0: in doubt. */
+size_t arn_milvus_row_size(const arn_milvus_column *column);
+
 /* Appends the FieldData of the rows start to end - 1 of a reply's column. JSON and vectors only.
  * 0, ARN_MILVUS_OTHER: the column has not got all of them, or ARN_ENOMEM. */
 int arn_milvus_cut(const arn_milvus_column *column, size_t start, size_t end, arn_buf *out);

@@ -164,6 +164,7 @@ static int traverse_replies(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->parse_field);
     Py_VISIT(self->iterator);
     Py_VISIT(self->parse_iterator);
+    Py_VISIT(self->loads);
     Py_VISIT(self->round);
     return 0;
 }
@@ -180,6 +181,7 @@ static int clear_replies(PyObject *op) {
     Py_CLEAR(self->parse_field);
     Py_CLEAR(self->iterator);
     Py_CLEAR(self->parse_iterator);
+    Py_CLEAR(self->loads);
     Py_CLEAR(self->round);
     Py_CLEAR(self->empty);
     for (i = 0; i < ARN_PY_MILVUS_NAME_COUNT; i++)
@@ -252,15 +254,16 @@ static int read_known(arn_milvus_known *known, PyObject *fields) {
 static PyObject *new_replies(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"search_result", "hybrid_hits", "hit",      "hybrid_extra_list",
                             "rows_extra",    "field_data",  "iterator", "known",
-                            "has_buckets",   NULL};
-    PyObject *search_result, *hits, *hit, *rows, *rows_extra, *field, *iterator, *known;
+                            "has_buckets",   "loads",       NULL};
+    PyObject *search_result, *hits, *hit, *rows, *rows_extra, *field, *iterator, *known, *loads;
+    arn_py_state *st = arn_py_state_of_type(type);
     arn_py_milvus_replies *self;
     PyObject *builtins;
     int has_buckets;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOp:MilvusReplies", names,
-                                     &search_result, &hits, &hit, &rows, &rows_extra, &field,
-                                     &iterator, &known, &has_buckets))
+    if (st == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "$OOOOOOOOpO:MilvusReplies", names,
+                                                   &search_result, &hits, &hit, &rows, &rows_extra,
+                                                   &field, &iterator, &known, &has_buckets, &loads))
         return NULL;
     if (!is_plain(search_result, &PyList_Type) || !is_plain(hits, &PyList_Type) ||
         !is_plain(hit, &PyDict_Type) || !is_plain(rows, &PyList_Type)) {
@@ -277,6 +280,8 @@ static PyObject *new_replies(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->rows_extra = Py_NewRef(rows_extra);
     self->iterator = Py_NewRef(iterator);
     self->has_buckets = has_buckets;
+    self->loads = Py_NewRef(loads);
+    self->state = st;
     builtins = PyImport_ImportModule("builtins");
     if (builtins != NULL)
         self->round = PyObject_GetAttrString(builtins, "round");

@@ -10,6 +10,7 @@
     XX(distances)                                                                                  \
     XX(dynamic_fields)                                                                             \
     XX(lazy_field_data)                                                                            \
+    XX(materialize)                                                                                \
     XX(has_materialized)                                                                           \
     XX(start)                                                                                      \
     XX(_prefix_sum_cache)                                                                          \
@@ -43,6 +44,7 @@ enum {
 
 typedef struct arn_py_milvus_replies {
     PyObject_HEAD
+    arn_py_state *state;
     arn_milvus_known known;
     int has_buckets;             /* SearchResult has agg_buckets (pymilvus 3) */
     PyTypeObject *search_result; /* list */
@@ -53,6 +55,7 @@ typedef struct arn_py_milvus_replies {
     PyObject *parse_field;       /* FieldData.FromString */
     PyObject *iterator;          /* class */
     PyObject *parse_iterator;    /* its FromString */
+    PyObject *loads;             /* orjson's */
     PyObject *round;             /* builtins.round */
     PyObject *empty;             /* () */
     PyObject *names[ARN_PY_MILVUS_NAME_COUNT];
@@ -87,6 +90,12 @@ int arn_py_milvus_names_clash(const arn_milvus_column *columns, size_t count);
  * with an exception set, a ValueError if it is no number. */
 int arn_py_milvus_put_extra(arn_py_milvus_replies *self, const arn_milvus_status *status,
                             PyObject *extra, Py_ssize_t share);
+
+/* Gives the hits what will complete their entities (a tuple of dicts) when they are looked at:
+ * `reply`, of which they are the rows from `start` on. 0, or -1 with an exception set. */
+int arn_py_milvus_put_off(arn_py_milvus_replies *replies, PyObject *hits, PyObject *reply,
+                          PyObject *entities, PyObject *dynamic, size_t start);
+PyObject *arn_py_milvus_new_lazy_reply(arn_py_state *st, PyObject *bytes);
 
 /* Methods of the type, both METH_FASTCALL; the documentation is in _core.pyi. */
 PyObject *arn_py_milvus_search(PyObject *self, PyObject *const *args, Py_ssize_t count);

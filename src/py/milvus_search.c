@@ -19,6 +19,7 @@ typedef struct hits_context {
     PyObject *pk_name;
     PyObject **column_names; /* of the columns that are no lazy ones; else NULL */
     PyObject *round_to;      /* NULL: not rounded */
+    PyObject *put_off;       /* the reply for what is put off; NULL: nothing is */
 } hits_context;
 
 /* What was raised while a reply was looked into that pymilvus would look into as well: ValueErrors
@@ -72,17 +73,15 @@ static PyObject *entity_at(const hits_context *context, size_t i) {
     return entity;
 }
 
-static PyObject *hit_at(arn_py_milvus_replies *self, const hits_context *context, size_t i,
-                        PyObject *id, PyObject *score) {
+static PyObject *hit_at(arn_py_milvus_replies *self, const hits_context *context, PyObject *id,
+                        PyObject *score, PyObject *entity) {
     PyObject *hit = arn_py_milvus_new(self, self->hit);
-    PyObject *entity = hit == NULL ? NULL : entity_at(context, i);
 
-    if (entity == NULL || PyDict_SetItem(hit, context->pk_name, id) < 0 ||
-        PyDict_SetItem(hit, NAME(distance), score) < 0 ||
-        PyDict_SetItem(hit, NAME(entity), entity) < 0 ||
-        PyObject_SetAttr(hit, NAME(_pk_name), context->pk_name) < 0)
+    if (hit != NULL && (PyDict_SetItem(hit, context->pk_name, id) < 0 ||
+                        PyDict_SetItem(hit, NAME(distance), score) < 0 ||
+                        PyDict_SetItem(hit, NAME(entity), entity) < 0 ||
+                        PyObject_SetAttr(hit, NAME(_pk_name), context->pk_name) < 0))
         Py_CLEAR(hit);
-    Py_XDECREF(entity);
     return hit;
 }
 
@@ -94,20 +93,25 @@ static PyObject *hits_of(arn_py_milvus_replies *self, const hits_context *contex
     Py_ssize_t count = (Py_ssize_t)(end - start), i;
     PyObject *hits = arn_py_milvus_new(self, self->hits);
     PyObject *ids = PyList_New(count), *scores = PyList_New(count), *items = PyList_New(count);
+    PyObject *entities = PyTuple_New(count), *dynamic = NULL;
 
-    if (hits == NULL || ids == NULL || scores == NULL || items == NULL)
+    if (hits == NULL || ids == NULL || scores == NULL || items == NULL || entities == NULL)
         goto fail;
     for (i = 0; i < count; i++) {
         PyObject *id = id_at(search, start + (size_t)i);
         PyObject *score = id == NULL ? NULL : score_at(self, context, start + (size_t)i);
-        PyObject *hit;
+        PyObject *hit, *entity;
 
         if (id != NULL)
             PyList_SET_ITEM(ids, i, id);
         if (score == NULL)
             goto fail;
         PyList_SET_ITEM(scores, i, score);
-        hit = hit_at(self, context, start + (size_t)i, id, score);
+        entity = entity_at(context, start + (size_t)i);
+        if (entity == NULL)
+            goto fail;
+        PyTuple_SET_ITEM(entities, i, entity);
+        hit = hit_at(self, context, id, score, entity);
         if (hit == NULL)
             goto fail;
         PyList_SET_ITEM(items, i, hit);
@@ -115,15 +119,18 @@ static PyObject *hits_of(arn_py_milvus_replies *self, const hits_context *contex
     if (PyList_SetSlice(hits, 0, 0, items) < 0)
         goto fail;
     Py_CLEAR(items);
+    dynamic = arn_py_milvus_missing(&search->output_fields, search->columns, search->column_count);
     if (SET(hits, ids, Py_NewRef(ids)) < 0 || SET(hits, distances, Py_NewRef(scores)) < 0 ||
-        SET(hits, dynamic_fields,
-            arn_py_milvus_missing(&search->output_fields, search->columns, search->column_count)) <
-            0 ||
+        SET(hits, dynamic_fields, Py_XNewRef(dynamic)) < 0 ||
         SET(hits, lazy_field_data, Py_NewRef(lazy)) < 0 ||
         SET(hits, has_materialized, Py_NewRef(Py_False)) < 0 ||
         SET(hits, start, PyLong_FromSize_t(first)) < 0 ||
-        SET(hits, _prefix_sum_cache, PyDict_New()) < 0)
+        SET(hits, _prefix_sum_cache, PyDict_New()) < 0 ||
+        (context->put_off != NULL && count > 0 &&
+         arn_py_milvus_put_off(self, hits, context->put_off, entities, dynamic, start) < 0))
         goto fail;
+    Py_DECREF(dynamic);
+    Py_DECREF(entities);
     Py_DECREF(ids);
     Py_DECREF(scores);
     Py_DECREF(lazy);
@@ -131,6 +138,8 @@ static PyObject *hits_of(arn_py_milvus_replies *self, const hits_context *contex
 
 fail:
     Py_XDECREF(items);
+    Py_XDECREF(entities);
+    Py_XDECREF(dynamic);
     Py_XDECREF(hits);
     Py_XDECREF(ids);
     Py_XDECREF(scores);
@@ -266,8 +275,8 @@ static PyObject *name_columns(hits_context *context) {
 }
 
 static PyObject *make_results(arn_py_milvus_replies *self, const arn_milvus_search *search,
-                              arn_arena *arena, PyObject *round_decimal, Py_ssize_t split,
-                              int with_session) {
+                              arn_arena *arena, PyObject *reply, PyObject *round_decimal,
+                              Py_ssize_t split, int with_session) {
     hits_context context = {.search = search};
     PyObject *names, *results = NULL;
     size_t hits = 0, i;
@@ -292,9 +301,17 @@ static PyObject *make_results(arn_py_milvus_replies *self, const arn_milvus_sear
     context.pk_name = search->primary_name.len > 0 ? arn_py_milvus_text(search->primary_name)
                                                    : Py_NewRef(NAME(id));
     names = context.pk_name == NULL ? NULL : name_columns(&context);
+    for (i = 0; names != NULL && i < search->column_count; i++)
+        if (arn_py_milvus_is_lazy(&search->columns[i]) && PyBytes_CheckExact(reply)) {
+            context.put_off = arn_py_milvus_new_lazy_reply(self->state, reply);
+            if (context.put_off == NULL)
+                Py_CLEAR(names);
+            break;
+        }
     if (names != NULL)
         results = results_of(self, &context, split >= 0, with_session);
     Py_XDECREF(names);
+    Py_XDECREF(context.put_off);
     Py_XDECREF(context.pk_name);
     return results != NULL ? results : leave_it();
 }
@@ -316,7 +333,7 @@ static PyObject *parse_and_make(arn_py_milvus_replies *self, PyObject *reply,
     arn_arena_init(&arena, memory, sizeof(memory));
     r = arn_milvus_parse_search(slice, &self->known, &arena, &search);
     if (r == 0)
-        made = make_results(self, &search, &arena, round_decimal, split, with_session);
+        made = make_results(self, &search, &arena, reply, round_decimal, split, with_session);
     else
         made = r == ARN_ENOMEM ? PyErr_NoMemory() : Py_NewRef(Py_None);
     arn_arena_free(&arena);

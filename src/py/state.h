@@ -37,6 +37,8 @@ typedef struct arn_py_state {
     PyTypeObject *ready_type; /* see ready.h */
     PyTypeObject *openai_call_type;
     PyTypeObject *openai_client_type;
+    PyTypeObject *milvus_lazy_reply_type;
+    PyTypeObject *milvus_lazy_hits_type;
     PyTypeObject *grpc_channel_type;
     PyTypeObject *file_type;
     PyTypeObject *file_opening_type;
@@ -100,6 +102,7 @@ int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_lazy(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
 int arn_py_init_plain(PyObject *module, arn_py_state *st);
 
