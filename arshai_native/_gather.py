@@ -1,9 +1,11 @@
 """Gathering: small calls that wait at the same moment travel as one request.
 
 A call that finds nothing under way goes at once, alone. While requests are under way, further
-calls wait together; they go out when one of these returns, when they fill a request, or when the
-first of them has waited for `wait` seconds. That last is no pause to see who else might come, as
-nobody waits who is alone: it bounds what a slow reply, or one that never comes, costs the others.
+calls wait together; they go out when one of these has returned, when they fill a request, or when
+the first of them has waited for `wait` seconds. That last is no pause to see who else might come,
+as nobody waits who is alone: it bounds what a slow reply, or one that never comes, costs the
+others. When a request of several returns, those that it has answered have their turn first: what
+they ask next, if it is at once, goes with the others.
 """
 
 from __future__ import annotations
@@ -72,11 +74,12 @@ class Gatherer:
         self._items = 0  # in the queue, without those
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._turning = False  # what waits goes when this turn of the loop is over
         self._requests: set[_Request] = set()  # a loop holds its tasks weakly
 
     async def call(self, items: list[Any], size: int) -> list[Any]:
         """The results for one caller's items; size: their bytes. Fewer items than a batch."""
-        if self._under_way == 0:
+        if self._under_way == 0 and not self._turning:
             self._under_way = 1
             try:
                 return await self._send(items)
@@ -89,7 +92,7 @@ class Gatherer:
         self._bytes += size
         if self._full():
             self._pump(False)
-        elif self._timer is None:
+        elif self._timer is None and not self._turning:
             self._timer = loop.call_later(self._wait, self._waited)
         try:
             return await call.future
@@ -100,10 +103,15 @@ class Gatherer:
     def _full(self) -> bool:
         return self._items >= self._batch or self._bytes >= self._max_bytes
 
-    def _returned(self) -> None:
+    def _returned(self, answered: int = 1) -> None:
         self._under_way -= 1
-        if self._queue:
-            self._pump(True)
+        if (self._queue or answered > 1) and not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._turning = False
+        self._pump(True)
 
     def _waited(self) -> None:
         self._timer = None
@@ -181,7 +189,7 @@ class Gatherer:
             for call in request.calls:
                 if not call.future.done() and call.request is request:
                     call.future.cancel()
-            self._returned()
+            self._returned(len(request.calls))
 
     async def _run(self, request: _Request) -> None:
         calls = request.calls

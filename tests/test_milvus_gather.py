@@ -3,6 +3,7 @@ that results are those of single requests.
 """
 
 import asyncio
+import functools
 import random
 import threading
 
@@ -12,11 +13,11 @@ import pymilvus
 import pytest
 from faultkit import run, until
 from milvusfake import FakeMilvus, Status, search_reply
-from milvuskit import SCALARS, clients, floats, make, name_of, rows_of, same
+from milvuskit import SCALARS, clients, floats, make, name_of, outcome, rows_of, same
+from pymilvus import DataType
 from pymilvus.grpc_gen import milvus_pb2
 
-from arshai_native.milvus import AsyncMilvusClient
-from arshai_native.milvus import _search as search_module
+from arshai_native.milvus import AsyncMilvusClient, _together
 
 pytest_plugins = ("milvusfixtures",)
 pytestmark = pytest.mark.usefixtures("milvus_environment")
@@ -111,7 +112,7 @@ def test_not_when_told_so(fake):
 
 def test_no_request_is_larger_than_the_bound(fake):
     gate = Gate(fake)
-    bound = search_module.GATHERED_QUERIES
+    bound = _together.GATHERED_QUERIES
 
     async def main():
         async with AsyncMilvusClient(fake.uri) as client:
@@ -121,6 +122,21 @@ def test_no_request_is_larger_than_the_bound(fake):
             assert [id_of(each) for each in results][1:] == list(range(3 * bound + 7))
             assert max(sizes(fake)) == bound
             assert len(sizes(fake)) < 10
+
+    run(main)
+
+
+def test_tasks_that_go_on_searching_stay_together(fake):
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+
+            async def work(start):
+                for number in range(start, start + 10):
+                    assert id_of(await client.search("c", data=[vector(number)])) == number
+
+            await asyncio.gather(*(work(n * 100) for n in range(1, 51)))
+        assert sum(sizes(fake)) == 500
+        assert len(sizes(fake)) <= 15  # 10, and those at both ends
 
     run(main)
 
@@ -369,5 +385,68 @@ def test_results_without_hits(lite):
                 )
                 for query, result in zip(queries, gathered, strict=True):
                     same(result, await theirs.search(name, data=[query], filter=filter))
+
+    run(main)
+
+
+# ---- get ----
+
+
+@pytest.mark.parametrize("pk", [DataType.INT64, DataType.VARCHAR], ids=["int", "str"])
+@pytest.mark.parametrize("output", [None, ["varchar"], ["id"], ["float_vector", "json"]], ids=str)
+def test_rows_are_those_of_single_requests(lite, pk, output):
+    """Of which some are not there, and some are asked for more than once."""
+    fields = {name: SCALARS[name] for name in ("varchar", "json", "array_int")}
+    rows = rows_of(100, fields, seed=4, pk=pk)
+    random.Random(5).shuffle(rows)
+
+    async def main():
+        async with clients(lite) as (ours, theirs):
+            name = name_of()
+            await make(theirs, name, fields, pk=pk, dynamic=True, rows=rows)
+            wanted = [row["id"] for row in rows[:60]] + [rows[3]["id"]] * 3
+            wanted += [5000] if pk is DataType.INT64 else ["none", "it's", "back\\slash", ""]
+            options = {"output_fields": output, "consistency_level": "Strong"}
+            for method in ("get", "query"):
+                calls = [getattr(ours, method)(name, ids=[key], **options) for key in wanted]
+                gathered = await asyncio.gather(*calls, return_exceptions=True)
+                for key, result in zip(wanted, gathered, strict=True):
+                    expected = await outcome(
+                        functools.partial(getattr(theirs, method), name, ids=[key], **options)
+                    )
+                    if expected[0] == "result":
+                        same(result, expected[1], str(key))
+                    else:
+                        assert type(result) is expected[1][0], key
+                same_rows = [r for r in gathered if not isinstance(r, Exception) and len(r)]
+                assert len({id(r[0]) for r in same_rows}) == len(same_rows)
+
+    run(main)
+
+
+def test_single_rows_travel_together(fake):
+    def answer(request):
+        listed = request.expr.removeprefix("id in [").removesuffix("]").split(",")
+        keys = sorted(int(key) for key in listed if int(key) < 500)
+        return milvus_pb2.QueryResults(
+            fields_data=[{"type": 5, "field_name": "id", "scalars": {"long_data": {"data": keys}}}]
+        )
+
+    fake.on("Query", answer)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            assert await client.get("c", 7) == [{"id": 7}]
+            keys = [*range(30), 600, 3]
+            found = await asyncio.gather(*(client.get("c", key) for key in keys))
+            assert found == [[{"id": key}] for key in range(30)] + [[], [{"id": 3}]]
+            assert 2 <= fake.calls["Query"] <= 4
+            several = await asyncio.gather(*(client.get("c", [n, n + 1]) for n in range(10)))
+            assert several == [[{"id": n}, {"id": n + 1}] for n in range(10)]
+            assert fake.calls["Query"] >= 12
+        async with AsyncMilvusClient(fake.uri, gather=False) as client:
+            before = fake.calls["Query"]
+            await asyncio.gather(*(client.get("c", key) for key in range(20)))
+            assert fake.calls["Query"] == before + 20
 
     run(main)

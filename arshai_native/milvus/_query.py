@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from pymilvus.client import ts_utils
-from pymilvus.client.types import OmitZeroDict
+from pymilvus.client.types import DataType, OmitZeroDict
 
 from arshai_native._core import plain_key
+from arshai_native._gather import Gatherer
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
@@ -22,6 +23,7 @@ from ._search import (
     split_options,
 )
 from ._template import DELETE, QUERY, Timestamp, template
+from ._together import Together, gathered
 
 _QUERY = SERVICE + "Query"
 _DELETE = SERVICE + "Delete"
@@ -44,10 +46,14 @@ _WATCHES = {
 }
 
 
+# Options with which single rows are still fetched together.
+_COMBINABLE = frozenset(("consistency_level", "guarantee_timestamp"))
+
+
 class _QueryPlan:
     """A kind of query: all of its request but the expression and the timestamp."""
 
-    __slots__ = ("head", "strict", "timestamp")
+    __slots__ = ("combinable", "head", "strict", "timestamp", "together")
 
     def __init__(self, captured: _sdk.Captured, options: dict[str, Any]) -> None:
         cleared = ["expr"]
@@ -57,6 +63,8 @@ class _QueryPlan:
             self.timestamp = Timestamp(QUERY.guarantee_timestamp)
         self.head = template(captured.request, *cleared)
         self.strict = bool(options.get("strict_float32", False))
+        self.combinable = _COMBINABLE.issuperset(options)
+        self.together = Together()
 
     def message(self, client: Any, collection: str, expression: str) -> bytes:
         head = self.head
@@ -95,10 +103,10 @@ async def query(
         expression, schema = filter, None
         if ids is not None:
             expression, schema = await _expression(client, collection, ids, timeout, kwargs)
-        key = plain_key(name, collection, options, named)
-        if key is None:
+        kind = plain_key(name, collection, options, named)
+        if kind is None:
             return PEER
-        plan = client._plans.get(key)
+        plan = client._plans.get(kind)
         if plan is None:
             arguments = copy.deepcopy(options | named)
             if name == "get":
@@ -107,16 +115,24 @@ async def query(
             if captured is None or captured.method != "Query":
                 return PEER
             plan = _QueryPlan(captured, named)
-            client._plans.keep(key, plan)
-        context = client._generate_call_context(**apart)
-        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
-        message = plan.message(client, collection, expression)
+            client._plans.keep(kind, plan)
+        key = None
+        if ids is not None and len(ids) == 1 and client._gather and plan.combinable and not apart:
+            key = ids[0] if _is_gatherable(client, schema, ids[0]) else None
+        if key is None:
+            context = client._generate_call_context(**apart)
+            metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+            message = plan.message(client, collection, expression)
     except Exception:  # pymilvus says it in its own words
         return PEER
     started = time.monotonic()
     try:
+        if key is not None:
+            return await gathered(_gatherer(plan, client, collection, timeout), key, 64, timeout)
         reply = await channel.send(_QUERY, message, timeout, metadata)
         return _wire.query_result(reply, plan.strict)
+    except _wire.Indivisible:
+        return PEER
     except Exception as error:
         arguments = options | kwargs
         if name == "query":
@@ -124,6 +140,41 @@ async def query(
         return await _sdk.replay(
             client, name, "query", error, started, timeout, collection, ids=ids, **arguments
         )
+
+
+# ---- single rows of several callers in one request ----
+
+
+def _is_gatherable(client: Any, schema: Any, key: Any) -> bool:
+    """Whether it is a key of the collection's kind, and one that is only a key in an expression."""
+    kind = client._extract_primary_field(schema)["type"]
+    if kind == DataType.INT64:
+        return type(key) is int
+    return kind == DataType.VARCHAR and type(key) is str and "'" not in key and "\\" not in key
+
+
+def _gatherer(plan: _QueryPlan, client: Any, collection: str, timeout: Any) -> Gatherer:
+    """Of single rows that are fetched alike."""
+    found = plan.together.find(timeout)
+    if found is not None:
+        return found
+
+    async def send(keys: list[Any]) -> list[Any]:
+        channel = native_channel_of(client, {})
+        if channel is None:  # it was replaced by one of grpc's
+            raise _wire.Indivisible
+        distinct = list(dict.fromkeys(keys))
+        expression, schema = await _expression(client, collection, distinct, timeout, {})
+        context = client._generate_call_context()
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        message = plan.message(client, collection, expression)
+        reply = await channel.send(_QUERY, message, timeout, metadata)
+        result = _wire.query_result(reply, plan.strict)
+        if len(keys) == 1:
+            return [result]
+        return _wire.rows_of(result, client._extract_primary_field(schema)["name"], keys)
+
+    return plan.together.make(timeout, send)
 
 
 async def _expression(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import time
 from typing import Any
 
-import grpc
 import numpy as np
 from pymilvus.client import ts_utils
 from pymilvus.client.prepare import Prepare
@@ -21,6 +19,7 @@ from . import _sdk, _wire
 from ._channel import NativeChannel
 from ._sdk import PEER, SERVICE
 from ._template import SEARCH, Timestamp, template
+from ._together import Together, gathered
 
 _SEARCH = SERVICE + "Search"
 
@@ -40,26 +39,6 @@ UNUSUAL = frozenset(("log_level", "log-level", "schema", "context", "iterator"))
 _APART = frozenset(("retry_times", "retry_on_rate_limit", "client_request_id", "client-request-id"))
 # Options with which searches still travel together: the others may look at the request as a whole.
 _COMBINABLE = frozenset(("consistency_level", "round_decimal", "guarantee_timestamp"))
-
-# Queries in a request of several callers; Milvus takes 16,384. Milvus 2.3.5 answers 2,400 queries
-# a second in requests of 10, 4,900 in those of 50, 5,400 in those of 100 and 5,800 in those of
-# 200; more of them only make everybody wait for a longer request.
-GATHERED_QUERIES = 100
-# Requests under way for one kind of search.
-_GATHERED_REQUESTS = 2
-# Seconds that a search waits for one under way before it goes all the same.
-_GATHERED_WAIT = 0.05
-_GATHERED_BYTES = 8 << 20
-
-# After these a request of several callers is not taken apart: it was none of theirs.
-_NOT_THEIRS = frozenset(
-    (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNIMPLEMENTED,
-    )
-)
 
 
 def follows_writes(options: dict[str, Any]) -> bool:
@@ -149,7 +128,7 @@ def split_options(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 class SearchPlan:
     """A kind of search: all of its request but the vectors and the timestamp."""
 
-    __slots__ = ("combinable", "gatherers", "head", "round_decimal", "timestamp")
+    __slots__ = ("combinable", "head", "round_decimal", "timestamp", "together")
 
     def __init__(self, captured: _sdk.Captured, options: dict[str, Any]) -> None:
         cleared = ["nq", "placeholder_group"]
@@ -160,7 +139,7 @@ class SearchPlan:
         self.head = template(captured.request, *cleared)
         self.round_decimal = captured.round_decimal
         self.combinable = _COMBINABLE.issuperset(options)
-        self.gatherers: dict[Any, tuple[Any, Gatherer]] = {}
+        self.together = Together()
 
     def message(
         self, client: Any, collection: str, kind: int, count: int, vectors: list[bytes]
@@ -213,12 +192,11 @@ async def search(
     try:
         if gathers:
             gatherer = _gatherer(plan, client, collection, kind, timeout)
-            if timeout is None:
-                return (await gatherer.call([vectors], len(vectors)))[0]
-            async with asyncio.timeout(timeout):
-                return (await gatherer.call([vectors], len(vectors)))[0]
+            return await gathered(gatherer, vectors, len(vectors), timeout)
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
+    except _wire.Indivisible:
+        return PEER
     except Exception as error:
         return await _sdk.replay(
             client, "search", "search", error, started, timeout, collection, data=data,
@@ -242,24 +220,18 @@ def _search_plan(
     return SearchPlan(captured, named)
 
 
-# ---- searches of several callers in one request ----
-
-
 def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout: Any) -> Gatherer:
-    """Of searches that are alike, from one event loop."""
-    loop = asyncio.get_running_loop()
-    key = (id(loop), kind, timeout)
-    found = plan.gatherers.get(key)
-    if found is not None and found[0] is loop:
-        return found[1]
+    """Of searches that are alike."""
+    found = plan.together.find((kind, timeout))
+    if found is not None:
+        return found
 
     async def send(vectors: list[bytes]) -> list[Any]:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible
-        metadata = (
-            *client._generate_call_context().to_grpc_metadata(), *channel.added_metadata()
-        )  # fmt: skip
+        context = client._generate_call_context()
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         count = len(vectors)
         message = plan.message(client, collection, kind, count, vectors)
         reply = await channel.send(_SEARCH, message, timeout, metadata)
@@ -267,19 +239,4 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout
             return [_wire.search_result(reply, plan.round_decimal)]
         return _wire.search_results(reply, plan.round_decimal, count)
 
-    for each in [each for each, kept in list(plan.gatherers.items()) if kept[0].is_closed()]:
-        plan.gatherers.pop(each, None)
-    gatherer = Gatherer(
-        send,
-        batch=GATHERED_QUERIES,
-        max_bytes=_GATHERED_BYTES,
-        limit=_GATHERED_REQUESTS,
-        wait=_GATHERED_WAIT,
-        divisible=_is_divisible,
-    )
-    plan.gatherers[key] = (loop, gatherer)
-    return gatherer
-
-
-def _is_divisible(error: Exception) -> bool:
-    return not (isinstance(error, grpc.RpcError) and error.code() in _NOT_THEIRS)
+    return plan.together.make((kind, timeout), send)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
 from pymilvus.client.abstract import MutationResult
 from pymilvus.client.async_grpc_handler import AsyncGrpcHandler
 from pymilvus.client.search_result import SearchResult
+from pymilvus.client.types import HybridExtraList
 from pymilvus.client.utils import check_status
 from pymilvus.grpc_gen import milvus_pb2
 
@@ -15,6 +17,9 @@ from arshai_native import _milvus_wire
 from arshai_native._original import drive
 
 replies = _milvus_wire.replies()
+
+# What of a result's extra counts something, and so is the whole request's.
+_COUNTS = frozenset(("cost", "scanned_remote_bytes", "scanned_total_bytes"))
 
 
 def search_result(reply: bytes, round_decimal: Any, hybrid: bool = False) -> Any:
@@ -85,3 +90,25 @@ def query_result(reply: bytes, strict_float32: bool) -> Any:
             return result
     response = milvus_pb2.QueryResults.FromString(reply)
     return drive(_raw_query(_ReplyHandler(response), "", "", [], strict_float32=strict_float32))
+
+
+def rows_of(result: Any, primary: str, keys: list[Any]) -> list[Any]:
+    """The result of a query for these keys as one for each of them. Of the counts in extra each
+    gets an equal share."""
+    extra = {
+        name: value // len(keys) if type(value) is int and name in _COUNTS else value
+        for name, value in result.extra.items()
+    }
+    rows: dict[Any, list[Any]] = {key: [] for key in keys}
+    for row in result.materialize():
+        if row.get(primary) not in rows:
+            raise Indivisible
+        rows[row[primary]].append(row)
+    parts = []
+    taken = set()
+    for key in keys:
+        # Whoever asks for the same row gets one of its own.
+        own = copy.deepcopy(rows[key]) if key in taken else rows[key]
+        taken.add(key)
+        parts.append(HybridExtraList([], own, extra=extra, dynamic_fields=result._dynamic_fields))
+    return parts

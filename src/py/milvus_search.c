@@ -82,6 +82,11 @@ static PyObject *hit_at(arn_py_milvus_replies *self, const hits_context *context
                         PyDict_SetItem(hit, NAME(entity), entity) < 0 ||
                         PyObject_SetAttr(hit, NAME(_pk_name), context->pk_name) < 0))
         Py_CLEAR(hit);
+    /* Hits without containers in them are part of no cycle. The garbage collector is not shown
+     * them, or it would look through all that there is for every few thousand: a dict shows itself
+     * as soon as a container is put into it. */
+    if (hit != NULL && !PyObject_GC_IsTracked(entity))
+        PyObject_GC_UnTrack(hit);
     return hit;
 }
 
@@ -131,6 +136,8 @@ static PyObject *hits_of(arn_py_milvus_replies *self, const hits_context *contex
         goto fail;
     Py_DECREF(dynamic);
     Py_DECREF(entities);
+    PyObject_GC_UnTrack(ids);
+    PyObject_GC_UnTrack(scores);
     Py_DECREF(ids);
     Py_DECREF(scores);
     Py_DECREF(lazy);
