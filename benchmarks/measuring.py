@@ -68,25 +68,38 @@ async def latency(
 TICK = 0.001
 
 
+def waits_for_processor() -> float:
+    """Seconds that this thread was ready to run and did not, while others ran; 0 if not known."""
+    try:
+        with open("/proc/thread-self/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 async def stalls(
     operation: Callable[[int], Awaitable[Any]], tasks: int, seconds: float
 ) -> dict[str, float]:
     """How long the event loop leaves others waiting meanwhile: how much later than asked for a task
-    that sleeps a millisecond again and again is run, in ms; and the longest the loop was away from
-    its selector, which is the same without the selector's rounding to whole milliseconds.
+    that sleeps a millisecond again and again is run, in ms; the longest the loop was away from its
+    selector, which is the same without the selector's rounding to whole milliseconds; and the
+    longest without the time in which it could have run, had a processor been free.
     """
     loop: Any = asyncio.get_running_loop()
     late: list[float] = []
-    away, left = 0.0, time.perf_counter()
+    away = own = 0.0
+    left, waited = time.perf_counter(), waits_for_processor()
     select = loop._selector.select
 
     def watched(timeout: float | None = None) -> Any:
-        nonlocal away, left
-        away = max(away, time.perf_counter() - left)
+        nonlocal away, own, left, waited
+        gone = time.perf_counter() - left
+        away = max(away, gone)
+        own = max(own, gone - (waits_for_processor() - waited))
         try:
             return select(timeout)
         finally:
-            left = time.perf_counter()
+            left, waited = time.perf_counter(), waits_for_processor()
 
     async def tick() -> None:
         while True:
@@ -97,7 +110,8 @@ async def stalls(
     await throughput(operation, tasks, min(0.25, seconds / 3))
     ticker = asyncio.create_task(tick())
     await asyncio.sleep(0)
-    away, left = 0.0, time.perf_counter()
+    away = own = 0.0
+    left, waited = time.perf_counter(), waits_for_processor()
     loop._selector.select = watched
     result = await throughput(operation, tasks, seconds)
     loop._selector.select = select
@@ -108,4 +122,5 @@ async def stalls(
         "stall": late[-1] * 1e3,
         "stall_p99": late[int(len(late) * 0.99)] * 1e3,
         "away": away * 1e3,
+        "own": own * 1e3,
     }

@@ -105,6 +105,7 @@ STALLS = (
     ("stall", "stall, ms", ".2f"),
     ("stall_p99", "p99, ms", ".2f"),
     ("away", "away, ms", ".2f"),
+    ("own", "own, ms", ".2f"),
 )
 
 
@@ -136,7 +137,9 @@ def report_section(section: dict[str, Any], rounds: list[dict[str, Any]]) -> dic
     stalls = section["work"] == "stall"
     bars = report(section, rounds, STALLS if stalls else ())
     if stalls:
-        print("stall: how late a task runs that sleeps 1 ms; away: from the selector")
+        print("stall: how late a task runs that sleeps 1 ms; away: from the selector; own: the same "
+              "without\nwaiting for a processor, of which this machine has too few for clients and "
+              "server at full speed")
         bars.add("longest stall in ms", median_of(rounds, OURS, "", "stall"), 3, 1, lower=True)
     return {**section, "rounds": rounds, "verdicts": bars}
 

@@ -274,13 +274,16 @@ static PyObject *drain(arn_py_loop_port *self) {
     Py_RETURN_NONE;
 }
 
-/* The loop's reader callback. While a rest is to be seen to first the descriptor stays readable. */
+/* The loop's reader callback. Once a rest has been seen to, or while one is still to be, it leaves
+ * the descriptor readable for the next turn. */
 static PyObject *drain_method(PyObject *op, PyObject *ignored) {
     arn_py_loop_port *self = (arn_py_loop_port *)op;
 
     (void)ignored;
-    if (!is_usable(self) || self->rest_scheduled)
+    if (!is_usable(self) || self->rest_scheduled || self->had_turn) {
+        self->had_turn = 0;
         Py_RETURN_NONE;
+    }
     return drain(self);
 }
 
@@ -289,6 +292,7 @@ static PyObject *drain_rest_method(PyObject *op, PyObject *ignored) {
 
     (void)ignored;
     self->rest_scheduled = 0;
+    self->had_turn = 1;
     if (!is_usable(self))
         Py_RETURN_NONE;
     return drain(self);

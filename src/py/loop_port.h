@@ -26,6 +26,7 @@ typedef struct arn_py_loop_port {
     int abandoned;             /* the interpreter is ending: results come to nobody any more */
     int flush_scheduled;
     int rest_scheduled; /* the loop will call _drain_rest() for what is left of todo */
+    int had_turn;       /* it has, perhaps in this turn of the loop: _drain() is for the next one */
     int nested;         /* nest_asyncio has patched the loop, see arn_py_port_is_nested() */
     int draining;       /* depth, on thread `drainer` */
     unsigned long drainer;
