@@ -218,6 +218,11 @@ peer-openai: $(BUILD)/.built $(BUILD)/.apt-test
 	@[ -z "$(APT_PEER)" ] || tools/bootstrap.sh apt $(APT_PEER)
 	@$(VENV)/bin/python tests/peer/run_openai.py $(PEER_ARGS)
 
+## peer-files      aiofiles' own tests with our module in its place
+.PHONY: peer-files
+peer-files: $(BUILD)/.built
+	@$(VENV)/bin/python tests/peer/run_files.py $(PEER_ARGS)
+
 ## lint            formatting of C and Python, types of the stubs
 lint: $(BUILD)/.built $(BUILD)/.test-deps
 	@tools/bootstrap.sh apt $(APT_LINT)

@@ -1,5 +1,6 @@
 """Drop-in for aiofiles: files of asyncio programs, on native worker threads."""
 
+from . import tempfile
 from .threadpool import (
     open,
     stderr,
@@ -12,6 +13,7 @@ from .threadpool import (
 
 __all__ = [
     "open",
+    "tempfile",
     "stdin",
     "stdout",
     "stderr",
