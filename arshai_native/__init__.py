@@ -5,6 +5,8 @@
     from arshai_native.embeddings import AsyncOpenAIEmbedding
     from arshai_native.speech import AsyncOpenAISpeech
     from arshai_native import aiofiles    # drop-in for aiofiles
+    from arshai_native import files       # whole files and folders
+    from arshai_native.config import AsyncConfigLoader
 
 Importing this package imports nothing but the extension; each submodule imports the SDK whose
 surface it inherits when it is first asked for.
@@ -27,7 +29,7 @@ except ImportError as error:
         "package: run Python from another directory"
     ) from error
 
-__all__ = ["aiofiles", "embeddings", "memory", "redis", "speech"]
+__all__ = ["aiofiles", "config", "embeddings", "files", "memory", "redis", "speech"]
 __version__ = "0.1.0"
 
 # The io thread ends before the interpreter does, so that nothing arrives at a half-gone one.

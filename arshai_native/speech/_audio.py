@@ -1,16 +1,15 @@
-"""Audio in and out: multipart bodies, files read and written on worker threads."""
+"""Audio in: multipart bodies, files read on worker threads."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import inspect
 import os
 import secrets
-import stat
-import threading
 from collections.abc import Iterable
 from typing import Any
+
+from arshai_native._core import run_blocking
+from arshai_native.files import read_bytes
 
 # By extension, without asking the system's tables of types (files, which would be read on the
 # event loop's thread).
@@ -153,75 +152,16 @@ async def read_audio(audio: Any) -> tuple[str, bytes]:
         return _named(name, audio)
     if hasattr(audio, "read"):
         asynchronous = _is_asynchronous(audio)
-        rewound = _rewind(audio) if asynchronous else await asyncio.to_thread(_rewind, audio)
+        rewound = _rewind(audio) if asynchronous else await run_blocking(_rewind, audio)
         if inspect.isawaitable(rewound):
             await rewound
             asynchronous = True
-        content = audio.read() if asynchronous else await asyncio.to_thread(audio.read)
+        content = audio.read() if asynchronous else await run_blocking(audio.read)
         if inspect.isawaitable(content):
             content = await content
         return _named(name, _checked(content))
+    if isinstance(audio, (str, os.PathLike)):
+        return _named(name, await read_bytes(audio))
     if hasattr(audio, "__aiter__"):
         return _named(name, b"".join([_checked(chunk) async for chunk in audio]))
-    return _named(name, _checked(await asyncio.to_thread(_content, audio)))
-
-
-# ---- writing ----
-
-
-class FileWriter:
-    """
-    A file that takes its place when it is whole: written beside it under another name, then
-    renamed. Any thread, one call at a time: an abort() waits for a write() under way.
-    """
-
-    def __init__(self, path: Any) -> None:
-        # A link stays one, and what it points to is replaced.
-        self._path = os.path.realpath(os.fsdecode(path))
-        folder, name = os.path.split(self._path)
-        self._part = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.part")
-        self._lock = threading.Lock()
-        self._descriptor = -1
-        self._over = False
-
-    def write(self, data: bytes) -> None:
-        """Opens the file at the first call, with the mode of the one that it replaces."""
-        with self._lock:
-            if self._over:
-                return
-            if self._descriptor < 0:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                self._descriptor = os.open(self._part, flags, 0o666)
-                if os.path.exists(self._path):
-                    os.fchmod(self._descriptor, stat.S_IMODE(os.stat(self._path).st_mode))
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-
-    def commit(self) -> None:
-        """The file is whole."""
-        self.write(b"")  # one of no bytes is a file too
-        with self._lock:
-            if not self._over:
-                self._close()
-                try:
-                    os.replace(self._part, self._path)
-                except OSError:
-                    os.unlink(self._part)
-                    raise
-
-    def abort(self) -> None:
-        """Nothing has happened. After commit() it does nothing."""
-        with self._lock:
-            if not self._over:
-                opened = self._descriptor >= 0
-                self._close()
-                if opened:
-                    with contextlib.suppress(OSError):  # why it ended is what counts
-                        os.unlink(self._part)
-
-    def _close(self) -> None:
-        self._over = True
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+    return _named(name, _checked(await run_blocking(_content, audio)))

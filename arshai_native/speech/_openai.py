@@ -21,8 +21,8 @@ from arshai_native._api_client import (
 )
 from arshai_native._api_client import show_url as show
 from arshai_native._api_errors import OpenAIErrors
+from arshai_native._file_writer import FileWriter
 from arshai_native.speech._audio import (
-    FileWriter,
     is_url,
     multipart,
     read_audio,
@@ -184,7 +184,7 @@ class AsyncOpenAISpeech(OwnsClient):
             return await self._client.post(path, self._by_url(input), _core.HTTP_BODY)
         filename, content = await read_audio(input.audio_file)
         # Off the loop: megabytes are copied.
-        headers, body = await asyncio.to_thread(self._upload, input, filename, content)
+        headers, body = await _core.run_blocking(self._upload, input, filename, content)
         return await self._client.post(path, body, _core.HTTP_BODY, headers)
 
     def _transcribed_sync(self, input: Any) -> Any:
@@ -343,11 +343,11 @@ class AsyncOpenAISpeech(OwnsClient):
         try:
             async with contextlib.aclosing(self.synthesize_stream(input, **fields)) as chunks:
                 async for chunk in chunks:
-                    await asyncio.to_thread(writer.write, chunk)
-            await asyncio.to_thread(writer.commit)
+                    await _core.run_blocking(writer.write, chunk)
+            await _core.run_blocking(writer.commit)
         except BaseException:
             # Waits for a write under way; a second cancellation leaves it to the thread.
-            await asyncio.shield(asyncio.to_thread(writer.abort))
+            await asyncio.shield(_core.run_blocking(writer.abort))
             raise
         return os.fsdecode(path)
 
