@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("faultfixtures",)
+pytest_plugins = ("faultfixtures", "milvusfixtures")
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
@@ -20,8 +20,8 @@ def run(code, url, folder):
     )
 
 
-def test_there_are_three():
-    assert len(EXAMPLES) == 3
+def test_there_are_four():
+    assert len(EXAMPLES) == 4
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_the_example_for_arshai(server, tmp_path):
     done = run(code + "print(agent.memory_manager)", server.url, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "AsyncRedisMemoryManager" in done.stdout
+
+
+def test_the_example_for_milvus(lite, tmp_path):
+    code = EXAMPLES[3].replace("http://localhost:19530", lite.uri)
+    done = run(code, "", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("'id'") == 1000
