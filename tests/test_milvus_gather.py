@@ -168,7 +168,6 @@ OTHERS = {
     "consistency": lambda client, v: client.search("c", data=v, consistency_level="Strong"),
     "rounding": lambda client, v: client.search("c", data=v, round_decimal=2),
     "field": lambda client, v: client.search("c", data=v, anns_field="v"),
-    "timeout": lambda client, v: client.search("c", data=v, timeout=20),
     "type of vector": lambda client, v: client.search("c", data=[np.array(v[0], dtype=np.float16)]),
     "group": lambda client, v: client.search("c", data=v, group_by_field="a"),
     "several vectors": lambda client, v: client.search("c", data=v * 2),
@@ -302,8 +301,11 @@ def test_a_callers_timeout_is_its_own(fake):
             with pytest.raises(pymilvus.MilvusException) as caught:
                 await client.search("c", data=[vector(5)], timeout=0.2)
             assert caught.value.message == "[search] Retry timeout: 0.2s"
+            late = asyncio.ensure_future(client.search("c", data=[vector(6)], timeout=20))
+            await asyncio.sleep(0)
             gate.open.set()
-            await asyncio.gather(*tasks)
+            results = await asyncio.gather(*tasks, late)
+            assert [id_of(result) for result in results[1:]] == [0, 1, 6]
 
     run(main)
 

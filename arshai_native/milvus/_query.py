@@ -128,7 +128,7 @@ async def query(
     started = time.monotonic()
     try:
         if key is not None:
-            return await gathered(_gatherer(plan, client, collection, timeout), key, 64, timeout)
+            return await gathered(_gatherer(plan, client, collection), key, 64, timeout)
         reply = await channel.send(_QUERY, message, timeout, metadata)
         return _wire.query_result(reply, plan.strict)
     except _wire.Indivisible:
@@ -153,9 +153,9 @@ def _is_gatherable(client: Any, schema: Any, key: Any) -> bool:
     return kind == DataType.VARCHAR and type(key) is str and "'" not in key and "\\" not in key
 
 
-def _gatherer(plan: _QueryPlan, client: Any, collection: str, timeout: Any) -> Gatherer:
+def _gatherer(plan: _QueryPlan, client: Any, collection: str) -> Gatherer:
     """Of single rows that are fetched alike."""
-    found = plan.together.find(timeout)
+    found = plan.together.find(None)
     if found is not None:
         return found
 
@@ -164,17 +164,17 @@ def _gatherer(plan: _QueryPlan, client: Any, collection: str, timeout: Any) -> G
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible
         distinct = list(dict.fromkeys(keys))
-        expression, schema = await _expression(client, collection, distinct, timeout, {})
+        expression, schema = await _expression(client, collection, distinct, None, {})
         context = client._generate_call_context()
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         message = plan.message(client, collection, expression)
-        reply = await channel.send(_QUERY, message, timeout, metadata)
+        reply = await channel.send(_QUERY, message, None, metadata)
         result = _wire.query_result(reply, plan.strict)
         if len(keys) == 1:
             return [result]
         return _wire.rows_of(result, client._extract_primary_field(schema)["name"], keys)
 
-    return plan.together.make(timeout, send)
+    return plan.together.make(None, send)
 
 
 async def _expression(

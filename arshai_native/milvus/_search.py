@@ -191,7 +191,7 @@ async def search(
     started = time.monotonic()
     try:
         if gathers:
-            gatherer = _gatherer(plan, client, collection, kind, timeout)
+            gatherer = _gatherer(plan, client, collection, kind)
             return await gathered(gatherer, vectors, len(vectors), timeout)
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
@@ -220,9 +220,9 @@ def _search_plan(
     return SearchPlan(captured, named)
 
 
-def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout: Any) -> Gatherer:
+def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int) -> Gatherer:
     """Of searches that are alike."""
-    found = plan.together.find((kind, timeout))
+    found = plan.together.find(kind)
     if found is not None:
         return found
 
@@ -234,9 +234,9 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int, timeout
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         count = len(vectors)
         message = plan.message(client, collection, kind, count, vectors)
-        reply = await channel.send(_SEARCH, message, timeout, metadata)
+        reply = await channel.send(_SEARCH, message, None, metadata)
         if count == 1:
             return [_wire.search_result(reply, plan.round_decimal)]
         return _wire.search_results(reply, plan.round_decimal, count)
 
-    return plan.together.make((kind, timeout), send)
+    return plan.together.make(kind, send)

@@ -11,7 +11,7 @@
 #define DEPTH_MAX 32
 
 /* Larger keys are not worth keeping. */
-#define KEY_MAX (64u * 1024u)
+#define KEY_MAX (16u * 1024u)
 
 enum put_result { PUT, NOT_PLAIN, PUT_FAILED }; /* PUT_FAILED: an exception is set */
 
