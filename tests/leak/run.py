@@ -455,6 +455,52 @@ def plans(server: RedisServer, count: int) -> None:
                 build_model(ModelPlan(lambda spec=spec: spec, dict), b"[]")
 
 
+def _milvus(server: RedisServer) -> Any:
+    import test_milvus_rows as inserts
+    import test_milvus_wire as wire
+
+    from arshai_native import _core, _milvus_wire
+
+    replies = _milvus_wire.replies()
+    assert replies is not None
+    seeds = [random.Random(seed) for seed in range(12)]
+    searches = [wire.random_search(r, [3, 2]).SerializeToString() for r in seeds]
+    queries = [wire.random_query(r).SerializeToString() for r in seeds]
+    schemas = [inserts.Schema(r) for r in seeds]
+    good = [(schema, schema.rows(3, True)) for schema in schemas]
+    bad = [
+        (schema, [schema.rows(1, True)[0] | {field["name"]: strange}])
+        for schema in schemas
+        for field, strange in zip(schema.fields, inserts.STRANGE, strict=False)
+    ]
+    vectors = [make(random.Random(1), 3) for make in wire.GOOD.values()]
+
+    def once(count: int) -> None:
+        for i in range(count):
+            reply = searches[i % len(searches)]
+            for result in (replies.search(reply, 3, True), *(replies.split(reply, -1, 2) or ())):
+                if result is not None and i % 2:
+                    with contextlib.suppress(Exception):
+                        result.materialize()
+            cut = reply[: i % len(reply)]
+            assert replies.search(cut, -1, True) is None or len(cut) < len(reply)
+            replies.query(queries[i % len(queries)], False)
+            schema, rows = good[i % len(good)]
+            assert schema.native.rows(rows) and schema.native.rows(rows, upsert=True)
+            schema, rows = bad[i % len(bad)]
+            schema.native.rows(rows)
+            schema.native.columns({name: [value] * 3 for name, value in rows[0].items()})
+            made = _core.milvus_vectors(vectors[i % len(vectors)])
+            _core.milvus_search_request(b"", made[0], made[1], (made[2],))
+            _core.milvus_vectors(list(wire.LEFT.values())[i % len(wire.LEFT)])
+            inserts._milvus_wire._compile({"fields": schema.fields})
+
+    return once, None
+
+
+SCENARIOS.append(Scenario("Milvus: rows, vectors, replies; refused", _milvus, 24))
+
+
 @scenario("JSON encoded, and refused", least=200)
 def encoded(server: RedisServer, count: int) -> None:
     circle: list[Any] = []
