@@ -175,6 +175,16 @@ asan-py: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
 		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(CURDIR)/$(BUILD)/asan-py/lib $(PYTEST) $(ASAN_TESTS)
 
+$(BUILD)/pymilvus3/.made: $(VENV)/.made tools/extras.py
+	@$(VENV)/bin/python tools/extras.py pymilvus3 >$(BUILD)/pymilvus3.txt
+	@$(PIP) install --upgrade --no-deps --target $(BUILD)/pymilvus3 -r $(BUILD)/pymilvus3.txt
+	@touch $@
+
+## test-pymilvus3  the tests of the Milvus client on pymilvus 3.0.2
+.PHONY: test-pymilvus3
+test-pymilvus3: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.milvus-lite $(BUILD)/pymilvus3/.made
+	@cd tests && PYTHONPATH=../$(BUILD)/pymilvus3 $(PYTEST) test_milvus_*.py
+
 ## test-milvus-standalone  the tests of the Milvus client on the whole Milvus server (2.3.5)
 .PHONY: test-milvus-standalone
 test-milvus-standalone: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.milvus-standalone \

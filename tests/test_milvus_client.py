@@ -359,6 +359,30 @@ def test_searches_are_asked_as_pymilvus_asks(fake, monkeypatch, options):
     run(main)
 
 
+def test_arguments_by_position(fake):
+    """In whatever order the installed version has them."""
+    names = list(inspect.signature(pymilvus.AsyncMilvusClient.search).parameters)[2:-1]
+    values = {
+        "data": VECTOR, "filter": "id > 1", "limit": 3, "output_fields": ["a"],
+        "search_params": {"params": {"ef": 5}}, "timeout": 20, "partition_names": ["p"],
+        "anns_field": "vector",
+    }  # fmt: skip
+
+    async def main():
+        async with clients(fake) as (ours, theirs):
+            for count in range(1, len(names) + 1):
+                args = [values.get(name) for name in names[:count]]
+                await ours.search("c", *args)
+                await theirs.search("c", *args)
+                mine, expected = fake.asked("Search")[-2:]
+                assert mine == expected, args
+            by_name = await outcome(lambda: ours.search("c", ids=[1], anns_field="vector"))
+            same(by_name, await outcome(lambda: theirs.search("c", ids=[1], anns_field="vector")))
+            assert fake.asked("Search")[-1].ids == fake.asked("Search")[-2].ids
+
+    run(main)
+
+
 def test_the_arguments_are_not_changed(fake):
     parameters = {"metric_type": "L2"}
 

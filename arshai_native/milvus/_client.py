@@ -63,8 +63,7 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
             partition_names=None,
             anns_field=None,
             ranker=None,
-            ids=None,
-            *args,
+            *args,  # what follows differs between versions
             **kwargs,
         ):
             options = {
@@ -75,7 +74,7 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
                 "partition_names": partition_names,
                 "anns_field": anns_field,
             }
-            if ranker is None and ids is None and not args:
+            if ranker is None and not args and "ids" not in kwargs:
                 result = await _search.search(self, collection_name, data, options, timeout, kwargs)
                 if result is not PEER:
                     return result
@@ -90,7 +89,6 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
                 partition_names,
                 anns_field,
                 ranker,
-                ids,
                 *args,
                 **kwargs,
             )
