@@ -1,0 +1,227 @@
+"""Documents as rows of a collection, by arshai's rules; and what its own cannot insert.
+
+Of those rules one is not kept: in metadata a float stays a number (arshai makes a string of it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import types
+import typing
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+# Milvus's numbers of its types.
+_FLOAT, _DOUBLE, _VARCHAR, _JSON = 10, 11, 21, 23
+
+_ATOMS = frozenset((str, int, float, bool, type(None)))
+_TIMES = (datetime.date, datetime.time)  # a datetime is a date
+_TEXTS = (str, uuid.UUID, *_TIMES, enum.Enum)
+_ABSENT: Any = object()
+
+
+def plain(value: Any) -> Any:
+    """The value in terms of JSON's types; what is none of ours to translate stays as it is."""
+    if type(value) in _ATOMS:
+        return value
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, dict):
+        for each in value.values():
+            if type(each) not in _ATOMS:
+                return {key: plain(each) for key, each in value.items()}
+        return value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(each) for each in value]
+    if isinstance(value, (uuid.UUID, bytes)):
+        return str(value)
+    if isinstance(value, _TIMES):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return float(value)
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if type(value).__module__ == "numpy":
+        return plain(value.tolist())
+    return value
+
+
+def _json(value: Any, is_text: bool) -> Any:
+    """
+    A value of a JSON field as pymilvus takes it, to whom a string is JSON already.
+
+    is_text: whether a string is meant as one. Otherwise it is taken for JSON if it can be, as
+    arshai does.
+    """
+    import orjson
+
+    value = plain(value)
+    if value is None:
+        return "null"
+    if type(value) is not str:
+        return value
+    if not is_text:
+        try:
+            orjson.loads(value)
+            return value
+        except ValueError:
+            pass
+    return orjson.dumps(value).decode()
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if hasattr(value, "hex"):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, decimal.Decimal) else value
+
+
+def _may_be_text(annotation: Any) -> bool:
+    """Whether a field that is declared so may hold what is written as a string."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return issubclass(annotation, _TEXTS)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_may_be_text(each) for each in typing.get_args(annotation))
+    if typing.get_origin(annotation) is typing.Literal:
+        return any(isinstance(each, str) for each in typing.get_args(annotation))
+    return False
+
+
+def _default(model: Any, name: str, annotation: Any) -> Any:
+    """What a field is that is not given; _ABSENT if it has to be."""
+    field = getattr(model, "model_fields", {}).get(name)
+    if field is not None and not field.is_required():
+        return field.get_default(call_default_factory=True)
+    if type(None) in typing.get_args(annotation):
+        return None
+    return _ABSENT
+
+
+def annotations_of(config: Any) -> dict[str, Any]:
+    """The fields that the model has besides the collection's own, as they are declared."""
+    if config.schema_model is None:
+        return {}
+    own = {
+        config.pk_field, config.text_field, config.metadata_field, config.sparse_field,
+        config.dense_field,
+    }  # fmt: skip
+    declared = config.schema_model.__annotations__
+    return {name: kind for name, kind in declared.items() if name not in own}
+
+
+def _resolved(model: Any) -> dict[str, Any]:
+    """Annotations that are strings as what they stand for, if that can be found out."""
+    try:
+        return typing.get_type_hints(model)
+    except Exception:  # whatever a name in somebody else's module may raise
+        return {}
+
+
+class _Extra:
+    """One field of the schema model."""
+
+    def __init__(self, model: Any, name: str, annotation: Any, kind: int | None) -> None:
+        self.name = name
+        self._kind = kind
+        self._is_text = _may_be_text(annotation)
+        default = _default(model, name, annotation)
+        if default is None and kind != _JSON:
+            default = _ABSENT  # only JSON has a way to write it
+        self.default = default
+
+    def value(self, value: Any) -> Any:
+        kind = self._kind
+        if kind == _JSON:
+            return _json(value, self._is_text)
+        if kind == _VARCHAR:
+            return _text(value)
+        if kind == _FLOAT or kind == _DOUBLE:
+            return _number(value)
+        return plain(value)
+
+
+class Rows:
+    """
+    Makes rows of documents for one collection.
+
+    fields: the type (Milvus's number of it) of each of the collection's fields.
+    """
+
+    def __init__(self, config: Any, fields: dict[str, int]) -> None:
+        self._text_field = config.text_field
+        self._metadata_field = config.metadata_field
+        self._dense_field = config.dense_field
+        self._sparse_field = config.sparse_field if config.is_hybrid else None
+        declared = annotations_of(config)
+        self._extras = []
+        if declared:
+            model = config.schema_model
+            resolved = _resolved(model)
+            self._extras = [
+                _Extra(model, name, resolved.get(name, annotation), fields.get(name))
+                for name, annotation in declared.items()
+            ]
+
+    def row(self, document: dict[str, Any]) -> dict[str, Any]:
+        """All but the vectors."""
+        name = self._text_field
+        if "content" in document:
+            row = {name: document["content"]}
+        elif name in document:
+            row = {name: document[name]}
+        else:
+            raise KeyError(f"Text field 'content' or '{name}' not found in data.")
+        name = self._metadata_field
+        if "metadata" in document:
+            metadata = document["metadata"]
+        else:
+            metadata = document.get(name)
+        row[name] = {} if metadata is None else plain(metadata)
+        for extra in self._extras:
+            value = document.get(extra.name, _ABSENT)
+            if value is _ABSENT:
+                value = extra.default
+                if value is _ABSENT:
+                    continue
+            row[extra.name] = extra.value(value)
+        return row
+
+    def one(self, document: dict[str, Any], embedding: dict[str, Any]) -> dict[str, Any]:
+        """embedding: one dense vector, one sparse row."""
+        row = self.row(document)
+        if "dense" in embedding:
+            row[self._dense_field] = embedding["dense"]
+        if self._sparse_field is not None and "sparse" in embedding:
+            row[self._sparse_field] = embedding["sparse"]
+        return row
+
+    def many(
+        self, documents: Iterable[dict[str, Any]], embedding: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """embedding: a dense vector and a sparse row for each document."""
+        dense = embedding["dense"] if "dense" in embedding else None
+        sparse = None
+        if self._sparse_field is not None and "sparse" in embedding:
+            sparse = embedding["sparse"]
+        rows = []
+        for index, document in enumerate(documents):
+            row = self.row(document)
+            if dense is not None:
+                row[self._dense_field] = dense[index]
+            if self._sparse_field is not None and sparse is not None:
+                row[self._sparse_field] = sparse[index]
+            rows.append(row)
+        return rows
