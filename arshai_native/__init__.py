@@ -4,6 +4,7 @@
     from arshai_native.memory import AsyncRedisMemoryManager
     from arshai_native.embeddings import AsyncOpenAIEmbedding
     from arshai_native.speech import AsyncOpenAISpeech
+    from arshai_native.vector_db import AsyncMilvus
     from arshai_native import aiofiles    # drop-in for aiofiles
     from arshai_native import files       # whole files and folders
     from arshai_native.config import AsyncConfigLoader
@@ -29,7 +30,7 @@ except ImportError as error:
         "package: run Python from another directory"
     ) from error
 
-__all__ = ["aiofiles", "config", "embeddings", "files", "memory", "redis", "speech"]
+__all__ = ["aiofiles", "config", "embeddings", "files", "memory", "redis", "speech", "vector_db"]
 __version__ = "0.1.0"
 
 # The io thread ends before the interpreter does, so that nothing arrives at a half-gone one.

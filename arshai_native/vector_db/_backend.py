@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import grpc
 from pymilvus import AnnSearchRequest, CollectionSchema, WeightedRanker
-from pymilvus.client.constants import DEFAULT_CONSISTENCY_LEVEL
+from pymilvus.client import ts_utils
 from pymilvus.client.connection_manager import ConnectionConfig
+from pymilvus.client.constants import DEFAULT_CONSISTENCY_LEVEL
 from pymilvus.client.prepare import Prepare
 from pymilvus.client.search_result import SearchResult
 from pymilvus.client.types import DataType, Status
-from pymilvus.client import ts_utils
 from pymilvus.client.utils import check_status
 from pymilvus.decorators import IGNORE_RETRY_CODES
 from pymilvus.exceptions import (
@@ -35,13 +35,13 @@ from arshai_native._original import drive
 from arshai_native.milvus import _sdk, _wire
 from arshai_native.milvus._hybrid import _HybridPlan
 from arshai_native.milvus._query import _QueryPlan
+from arshai_native.milvus._sdk import SERVICE
 from arshai_native.milvus._search import (
     SearchPlan,
     Unencodable,
     encoded,
     is_bytes,
 )
-from arshai_native.milvus._sdk import SERVICE
 from arshai_native.milvus._template import DELETE, INSERT, Plans, template
 from arshai_native.milvus._together import gathered
 
@@ -90,7 +90,7 @@ class _Known:
     with the number that he began with: somebody else may have asked since.
     """
 
-    __slots__ = ("checks", "description", "fields", "name", "native", "outputs", "plans")
+    __slots__ = ("checks", "description", "name", "native", "outputs", "plans")
 
     def __init__(self, name: str, description: dict[str, Any]) -> None:
         self.name = name
@@ -98,7 +98,6 @@ class _Known:
         self.checks = 1
         self.plans = Plans()
         self.native = _milvus_wire.schema(description)
-        self.fields = {field["name"]: int(field["type"]) for field in description["fields"]}
         self.outputs = [
             field["name"] for field in description["fields"] if field["type"] not in _LARGE
         ]
@@ -447,17 +446,15 @@ class Backend:
     async def _insert(self, io: _IO, config: Any, make: Callable[[Rows], list[Any]]) -> None:
         name = config.collection_name
         known = self._known.get(name) or await self._prepare(io, config)
-        made: tuple[Any, list[Any]] = (known, make(Rows(config, known.fields)))
+        made: tuple[Any, list[Any]] = (known, make(Rows(config, known.description["fields"])))
         count = len(made[1])
         for start in range(0, count, self._batch_size):
 
             async def attempt(known: _Known, start: int = start) -> Any:
                 nonlocal made
                 if made[0] is not known:  # its fields may be others
-                    made = (known, make(Rows(config, known.fields)))
-                return await self._insert_rows(
-                    io, known, made[1][start : start + self._batch_size]
-                )
+                    made = (known, make(Rows(config, known.description["fields"])))
+                return await self._insert_rows(io, known, made[1][start : start + self._batch_size])
 
             async def peer(start: int = start) -> Any:
                 batch = made[1][start : start + self._batch_size]

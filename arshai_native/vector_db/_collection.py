@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import json
 import uuid
 from collections.abc import Callable
@@ -81,6 +82,10 @@ class NativeCollection(pymilvus.Collection):
         return self._connect(**kwargs)
 
 
+# Without the warning that pymilvus gives of its own class.
+_make_index = inspect.unwrap(Index.__init__)
+
+
 def indexes_of(collection: NativeCollection, descriptions: Any) -> list[Index]:
     """Collection.indexes, of what the handler's list_indexes() has returned."""
     found = []
@@ -90,13 +95,10 @@ def indexes_of(collection: NativeCollection, descriptions: Any) -> list[Index]:
         params = {pair.key: pair.value for pair in each.params}
         if params.get("params"):
             params["params"] = json.loads(params["params"])
-        found.append(
-            Index(
-                collection=collection,
-                field_name=each.field_name,
-                index_params=params,
-                index_name=each.index_name,
-                construct_only=True,
-            )
-        )
+        index = Index.__new__(Index)
+        _make_index(
+            index, collection, each.field_name, params, index_name=each.index_name,
+            construct_only=True,
+        )  # fmt: skip
+        found.append(index)
     return found

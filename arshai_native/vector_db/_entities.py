@@ -130,25 +130,33 @@ def _resolved(model: Any) -> dict[str, Any]:
         return {}
 
 
+def _null(name: str) -> ValueError:
+    # pymilvus sends it as a column without values, which ends milvus-lite 2.5.1.
+    return ValueError(f"Field '{name}' is None, and the collection takes no null there.")
+
+
 class _Extra:
     """One field of the schema model."""
 
-    def __init__(self, model: Any, name: str, annotation: Any, kind: int | None) -> None:
+    def __init__(self, model: Any, name: str, annotation: Any, field: dict[str, Any]) -> None:
         self.name = name
-        self._kind = kind
+        self._kind = int(field["type"]) if field else None
+        self._takes_null = not field or field.get("nullable") or field.get("default_value")
         self._is_text = _may_be_text(annotation)
         default = _default(model, name, annotation)
-        if default is None and kind != _JSON:
+        if default is None and self._kind != _JSON:
             default = _ABSENT  # only JSON has a way to write it
         self.default = default
 
     def value(self, value: Any) -> Any:
         kind = self._kind
+        if value is None and kind != _JSON and not self._takes_null:
+            raise _null(self.name)
         if kind == _JSON:
             return _json(value, self._is_text)
         if kind == _VARCHAR:
             return _text(value)
-        if kind == _FLOAT or kind == _DOUBLE:
+        if kind in (_FLOAT, _DOUBLE):
             return _number(value)
         return plain(value)
 
@@ -157,10 +165,10 @@ class Rows:
     """
     Makes rows of documents for one collection.
 
-    fields: the type (Milvus's number of it) of each of the collection's fields.
+    fields: what the server says of each of the collection's.
     """
 
-    def __init__(self, config: Any, fields: dict[str, int]) -> None:
+    def __init__(self, config: Any, fields: list[dict[str, Any]]) -> None:
         self._text_field = config.text_field
         self._metadata_field = config.metadata_field
         self._dense_field = config.dense_field
@@ -170,8 +178,9 @@ class Rows:
         if declared:
             model = config.schema_model
             resolved = _resolved(model)
+            by_name = {field["name"]: field for field in fields}
             self._extras = [
-                _Extra(model, name, resolved.get(name, annotation), fields.get(name))
+                _Extra(model, name, resolved.get(name, annotation), by_name.get(name, {}))
                 for name, annotation in declared.items()
             ]
 
@@ -184,11 +193,10 @@ class Rows:
             row = {name: document[name]}
         else:
             raise KeyError(f"Text field 'content' or '{name}' not found in data.")
+        if row[name] is None:
+            raise _null(name)
         name = self._metadata_field
-        if "metadata" in document:
-            metadata = document["metadata"]
-        else:
-            metadata = document.get(name)
+        metadata = document["metadata"] if "metadata" in document else document.get(name)
         row[name] = {} if metadata is None else plain(metadata)
         for extra in self._extras:
             value = document.get(extra.name, _ABSENT)
@@ -212,10 +220,8 @@ class Rows:
         self, documents: Iterable[dict[str, Any]], embedding: dict[str, Any]
     ) -> list[dict[str, Any]]:
         """embedding: a dense vector and a sparse row for each document."""
-        dense = embedding["dense"] if "dense" in embedding else None
-        sparse = None
-        if self._sparse_field is not None and "sparse" in embedding:
-            sparse = embedding["sparse"]
+        dense = embedding.get("dense")
+        sparse = None if self._sparse_field is None else embedding.get("sparse")
         rows = []
         for index, document in enumerate(documents):
             row = self.row(document)

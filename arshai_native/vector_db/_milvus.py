@@ -1,7 +1,7 @@
 """AsyncMilvus: arshai's MilvusClient on the native engine.
 
-Collections, schemas, indexes, rows and results are those of arshai 1.15.0's vector_db.milvus_client:
-both read what the other has written.
+Collections, schemas, indexes, rows and results are those of arshai 1.15.0's
+vector_db.milvus_client: both read what the other has written.
 """
 
 from __future__ import annotations
@@ -286,9 +286,7 @@ class AsyncMilvus:
     ) -> _Result:
         """query_by_expr(), awaitable."""
         backend = self._backend or await self._opening()
-        return await backend.query(
-            backend.waiting, config, expr, output_fields, consistency_level
-        )
+        return await backend.query(backend.waiting, config, expr, output_fields, consistency_level)
 
     def search_by_vector(
         self,
