@@ -44,18 +44,21 @@ from arshai_native.vector_db import (
 
 pytest_plugins = ("milvusfixtures",)
 # arshai uses what pymilvus 2.6 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:.*ORM-style PyMilvus API")
+pytestmark = [
+    pytest.mark.usefixtures("milvus_environment"),
+    pytest.mark.filterwarnings("ignore:.*ORM-style PyMilvus API"),
+]
 
 
 @pytest.fixture
-def theirs(server, monkeypatch):
-    with shipped(server, monkeypatch) as client:
+def theirs(lite, monkeypatch):
+    with shipped(lite, monkeypatch) as client:
         yield client
 
 
 @pytest.fixture
-def ours(server):
-    with AsyncMilvus(server.uri) as client:
+def ours(lite):
+    with AsyncMilvus(lite.uri) as client:
         yield client
 
 
@@ -84,9 +87,9 @@ def calls(monkeypatch):
     return seen
 
 
-def described(server, name):
+def described(lite, name):
     """All that the server says of a collection but for its name, keys and times."""
-    handler = pymilvus.MilvusClient(server.uri)
+    handler = pymilvus.MilvusClient(lite.uri)
     found = handler.describe_collection(name)
     for key in ("collection_name", "collection_id", "created_timestamp", "update_timestamp"):
         found.pop(key, None)
@@ -163,13 +166,13 @@ class Plain:
 
 @pytest.mark.parametrize("hybrid", [False, True])
 @pytest.mark.parametrize("model", [None, Plain])
-def test_the_same_collection_and_indexes(server, theirs, either, hybrid, model):
+def test_the_same_collection_and_indexes(lite, theirs, either, hybrid, model):
     ours_config = config_of(is_hybrid=hybrid, schema_model=model)
     theirs_config = config_of(is_hybrid=hybrid, schema_model=model)
     made = either.get_or_create_collection(ours_config)
     expected = theirs.get_or_create_collection(_theirs(theirs_config))
     assert isinstance(made, Collection) and made.schema == expected.schema
-    assert described(server, made.name) == described(server, expected.name)
+    assert described(lite, made.name) == described(lite, expected.name)
     assert either.create_schema(ours_config) == theirs.create_schema(_theirs(theirs_config))
     # Each finds the other's.
     assert either.get_or_create_collection(theirs_config).schema == expected.schema
@@ -251,9 +254,9 @@ def test_batches(either, calls):
     assert stats["num_entities"] == 170
 
 
-def test_without_a_flush(server, calls):
+def test_without_a_flush(lite, calls):
     config = config_of()
-    with AsyncMilvus(server.uri, flush=False) as client:
+    with AsyncMilvus(lite.uri, flush=False) as client:
         client.insert_entities(config, documents(3), embeddings(3))
         assert "Flush" not in calls
         del calls[:]
@@ -402,10 +405,10 @@ def test_an_operation_is_one_round_trip(either, calls):
         assert calls == [expected]
 
 
-def test_a_collection_that_exists_is_looked_up_once(server, theirs, calls):
+def test_a_collection_that_exists_is_looked_up_once(lite, theirs, calls):
     config = config_of()
     theirs.insert_entities(shipped_config(config), documents(3), embeddings(3))
-    with AsyncMilvus(server.uri) as client:
+    with AsyncMilvus(lite.uri) as client:
         client.search_by_vector(config, vectors(1))
     assert calls == [
         "Connect", "DescribeCollection", "DescribeCollection", "LoadCollection",
@@ -413,15 +416,15 @@ def test_a_collection_that_exists_is_looked_up_once(server, theirs, calls):
     ]  # fmt: skip
 
 
-def test_search_async(server):
+def test_search_async(lite):
     config = config_of()
 
     async def main():
-        async with AsyncMilvus(server.uri) as client:
+        async with AsyncMilvus(lite.uri) as client:
             await client.insert_entities_async(config, documents(12), embeddings(12))
             found = await client.search_async(config, vectors(1))
             assert len(found[0]) == 10 and len(found[0][0].fields["dense_vector"]) == DIMENSION
-            peer = pymilvus.AsyncMilvusClient(server.uri)
+            peer = pymilvus.AsyncMilvusClient(lite.uri)
             same(found, await peer.search(
                 config.collection_name, vectors(1), limit=10, output_fields=["*"]))  # fmt: skip
             await peer.close()
@@ -483,9 +486,9 @@ def compared(found, expected):
 
 
 @pytest.fixture(scope="module")
-def filled(shared_server):
+def filled(lite):
     config = config_of(is_hybrid=True)
-    with AsyncMilvus(shared_server.uri) as client:
+    with AsyncMilvus(lite.uri) as client:
         client.insert_entities(config, documents(5), embeddings(5, True))
     return config
 

@@ -22,12 +22,15 @@ from arshai_native.vector_db import AsyncMilvus
 
 pytest_plugins = ("milvusfixtures",)
 # arshai uses what pymilvus 2.6 warns of.
-pytestmark = pytest.mark.filterwarnings("ignore:.*ORM-style PyMilvus API")
+pytestmark = [
+    pytest.mark.usefixtures("milvus_environment"),
+    pytest.mark.filterwarnings("ignore:.*ORM-style PyMilvus API"),
+]
 
 
 @pytest.fixture
-def ours(server):
-    with AsyncMilvus(server.uri) as client:
+def ours(lite):
+    with AsyncMilvus(lite.uri) as client:
         yield client
 
 
@@ -43,12 +46,12 @@ def fake():
 # ---- many ----
 
 
-def test_a_hundred_at_once(server):
+def test_a_hundred_at_once(lite):
     config = config_of()
     queries = vectors(100, seed=3)
 
     async def main():
-        async with AsyncMilvus(server.uri) as client, AsyncMilvus(server.uri, gather=False) as one:
+        async with AsyncMilvus(lite.uri) as client, AsyncMilvus(lite.uri, gather=False) as one:
             await client.insert_entities_async(config, documents(50), embeddings(50))
             # The first hundred also find out together what the collection is.
             await client.disconnect_async()
@@ -124,11 +127,11 @@ def test_in_threads_and_within_a_running_loop(ours):
     run(main)  # another loop
 
 
-def test_one_flush_for_many(server):
+def test_one_flush_for_many(lite):
     config = config_of()
 
     async def main():
-        async with AsyncMilvus(server.uri) as client:
+        async with AsyncMilvus(lite.uri) as client:
             await client.get_or_create_collection_async(config)
             await asyncio.gather(
                 *(
@@ -141,11 +144,11 @@ def test_one_flush_for_many(server):
     run(main)
 
 
-def test_a_new_collection_by_many_at_once(server):
+def test_a_new_collection_by_many_at_once(lite):
     config = config_of()
 
     async def main():
-        async with AsyncMilvus(server.uri) as client:
+        async with AsyncMilvus(lite.uri) as client:
             results = await asyncio.gather(
                 *(client.search_by_vector_async(config, vectors(1)) for _ in range(20))
             )
@@ -158,7 +161,7 @@ def test_a_new_collection_by_many_at_once(server):
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_collection_that_goes_and_comes_back_otherwise(server, ours, kind):
+def test_a_collection_that_goes_and_comes_back_otherwise(lite, ours, kind):
     def call(name, *args):
         if kind == "sync":
             return getattr(ours, name)(*args)
@@ -171,7 +174,7 @@ def test_a_collection_that_goes_and_comes_back_otherwise(server, ours, kind):
     config = config_of()
     call("insert_entities", config, documents(3), embeddings(3))
     assert len(call("search_by_vector", config, vectors(1))[0]) == 3
-    outside = pymilvus.MilvusClient(server.uri)
+    outside = pymilvus.MilvusClient(lite.uri)
     outside.release_collection(config.collection_name)
     assert len(call("search_by_vector", config, vectors(1))[0]) == 3
     # Dropped: arshai makes it anew.
@@ -185,7 +188,7 @@ def test_a_collection_that_goes_and_comes_back_otherwise(server, ours, kind):
 
     other = config_of(config.collection_name, schema_model=Model)
     other.dense_dim = 4
-    with AsyncMilvus(server.uri) as second:
+    with AsyncMilvus(lite.uri) as second:
         second.insert_entity(other, {"content": "x", "author": "A"}, {"dense": [0.5] * 4})
     call("insert_entity", other, {"content": "y", "author": "B"}, {"dense": [0.25] * 4})
     rows = call("query_by_expr", other, "author != ''")
@@ -303,15 +306,15 @@ def free_port_uri():
     return f"http://127.0.0.1:{free_port()}"
 
 
-def test_a_server_that_comes_back(own_server, caplog):
+def test_a_server_that_comes_back(own_lite, caplog):
     caplog.set_level(logging.CRITICAL)
     config = config_of()
-    with AsyncMilvus(own_server.uri) as client:
+    with AsyncMilvus(own_lite.uri) as client:
         client.insert_entities(config, documents(3), embeddings(3))
-        own_server.kill()
+        own_lite.kill()
         with pytest.raises(pymilvus.MilvusException, match="Fail connecting"):
             client.search_by_vector(config, vectors(1))
-        own_server.start()
+        own_lite.start()
         assert len(client.search_by_vector(config, vectors(1))[0]) == 3
 
         async def main():
