@@ -113,6 +113,7 @@ class _Job:
     def _give_up(self) -> None:
         with self._lock:
             self._is_given_up = True
+        self._progress = None
 
     def _tell(self) -> None:
         self._is_telling = False
