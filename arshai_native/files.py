@@ -405,10 +405,8 @@ class _Copy:
         self._job.report(CopyProgress(os.fsdecode(src), self._copied, total, self._files))
 
     def _copy_data(self, source: io.FileIO, target: io.FileIO, name: str) -> int:
-        info = os.fstat(source.fileno())
-        total = info.st_size
-        # Files in /proc and the like say 0, and have something to say.
-        in_kernel = sys.platform == "linux" and stat.S_ISREG(info.st_mode) and total > 0
+        total = os.fstat(source.fileno()).st_size
+        in_kernel = sys.platform == "linux"
         buffer = memoryview(b"")
         at = 0
         while True:

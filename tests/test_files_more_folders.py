@@ -1,6 +1,7 @@
 """Folders and copies by arshai_native.files, beside os and shutil: faults, cancellation."""
 
 import asyncio
+import errno
 import os
 import shutil
 import stat
@@ -243,6 +244,27 @@ def test_progress(tmp_path):
         await files.copyfile(source, target, progress=progress)
         assert states[count:] == [CopyProgress(str(source), 0, 0, 1)]
         assert target.read_bytes() == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSPC])
+def test_a_kernel_that_does_not_copy(number, tmp_path, monkeypatch):
+    """Where the system cannot copy between two files, Python does; a full disk stays one."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom(3_000_001))
+
+    def sendfile(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+
+    async def main():
+        got = await outcome_of(files.copyfile(source, target))
+        if number == errno.EINVAL:
+            assert got == target and target.read_bytes() == source.read_bytes()
+        else:
+            assert got == (OSError, errno.ENOSPC, str(source), str(target))
 
     run(main)
 
