@@ -160,7 +160,7 @@ static int do_steps(arn_file_job *job) {
         error = errno;
     if (error == 0 && (job->steps & ARN_FILE_READS))
         error = read_all(job);
-    if (job->steps & ARN_FILE_CLOSES) {
+    if ((job->steps & ARN_FILE_CLOSES) && job->file != NULL) {
         int fd = job->file->fd;
 
         /* Gone whatever close() says; after EINTR, too. */
