@@ -20,6 +20,7 @@ import os
 import random
 import statistics
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -31,6 +32,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import api
+import filework
 from redis.exceptions import (
     ConnectionError,
     DataError,
@@ -530,6 +532,24 @@ def _api(make: Callable[[str], Any]) -> Callable[[RedisServer], Any]:
 
 
 SCENARIOS += [Scenario(name, _api(make), least) for name, make, least in api.SCENARIOS]
+
+
+# ---- files ----
+
+
+def _files(work: filework.Work) -> Callable[[RedisServer], Any]:
+    """A scenario with a folder and a loop of its own."""
+
+    def started(server: RedisServer) -> Any:
+        stack = contextlib.ExitStack()
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        runner = stack.enter_context(asyncio.Runner())
+        return lambda n: runner.run(work(folder, n)), stack.close
+
+    return started
+
+
+SCENARIOS += [Scenario(name, _files(work), least) for name, work, least in filework.SCENARIOS]
 
 
 # ---- judging ----
