@@ -12,26 +12,17 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import pytest
 import uvloop
+from filekit import path_with
 
-from arshai_native import aiofiles
+from arshai_native import _core, aiofiles
 
 BIG = 4 << 30
 
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request):
-    if request.param == "asyncio":
-        return asyncio.run
-    return lambda main: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main)
-
-
-def path_with(folder, data, name="f"):
-    path = os.path.join(folder, name)
-    pathlib.Path(path).write_bytes(data)
-    return path
+pytest_plugins = ("filefixtures",)
 
 
 def script(text, *args, **kwargs):
@@ -111,7 +102,7 @@ def test_no_permission(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_read_only_descriptor_refuses(run, tmp_path):
+def test_a_read_only_descriptor_refuses(on_loop, tmp_path):
     async def main():
         async with aiofiles.open(path_with(tmp_path, b"x")) as f:
             with pytest.raises(OSError, match="not writable"):
@@ -120,13 +111,13 @@ def test_a_read_only_descriptor_refuses(run, tmp_path):
             with pytest.raises(OSError, match="not readable"):
                 await f.read()
 
-    run(main())
+    on_loop(main())
 
 
 # ---- what is no file with a size ----
 
 
-def test_proc_and_devices(run):
+def test_proc_and_devices(on_loop):
     async def main():
         for path in ("/proc/self/status", "/proc/self/maps", "/proc/cpuinfo"):
             async with aiofiles.open(path) as f:
@@ -145,10 +136,10 @@ def test_proc_and_devices(run):
         async with aiofiles.open("/dev/null") as f:
             assert await f.read() == ""
 
-    run(main())
+    on_loop(main())
 
 
-def test_fifo(run, tmp_path):
+def test_fifo(on_loop, tmp_path):
     path = str(tmp_path / "fifo")
     os.mkfifo(path)
 
@@ -170,13 +161,13 @@ def test_fifo(run, tmp_path):
         assert await rest == b"two\n"
         await reader.close()
 
-    run(main())
+    on_loop(main())
 
 
 # ---- the content changes, or is wrong ----
 
 
-def test_truncated_while_read(run, tmp_path):
+def test_truncated_while_read(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, os.urandom(1 << 20))
         async with aiofiles.open(path, "rb") as f:
@@ -189,11 +180,11 @@ def test_truncated_while_read(run, tmp_path):
             await f.seek(0)
             assert len(await f.read()) == 100
 
-    run(main())
+    on_loop(main())
 
 
 @pytest.mark.parametrize("mode", ["r", "rb"])
-def test_grown_while_read(run, tmp_path, mode):
+def test_grown_while_read(on_loop, tmp_path, mode):
     def some(text):
         return text if mode == "r" else text.encode()
 
@@ -214,7 +205,7 @@ def test_grown_while_read(run, tmp_path, mode):
                 more.write(b"y" * 5000000)
             assert len(await f.read()) == 5000000
 
-    run(main())
+    on_loop(main())
 
 
 @pytest.mark.parametrize("errors", ["strict", "ignore", "replace", "surrogateescape", "no such"])
@@ -274,7 +265,7 @@ def test_newlines_over_edges(tmp_path, newline, ending):
     asyncio.run(main())
 
 
-def test_sparse_file_over_4_gb(run, tmp_path):
+def test_sparse_file_over_4_gb(on_loop, tmp_path):
     path = str(tmp_path / "sparse")
     with open(path, "wb") as f:
         f.truncate(BIG + 4096)
@@ -300,13 +291,13 @@ def test_sparse_file_over_4_gb(run, tmp_path):
             await f.seek(BIG + 4096)
             assert await f.read() == b"en"
 
-    run(main())
+    on_loop(main())
 
 
 # ---- no room ----
 
 
-def test_device_that_is_full(run, tmp_path):
+def test_device_that_is_full(on_loop, tmp_path):
     async def main():
         f = await aiofiles.open("/dev/full", "wb")
         await f.write(b"x" * 10)
@@ -317,7 +308,7 @@ def test_device_that_is_full(run, tmp_path):
             await f.close()
         assert f.closed
 
-    run(main())
+    on_loop(main())
 
 
 def limited(code, path, limit=100000):
@@ -420,7 +411,7 @@ def test_disk_that_is_full(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["r", "rb"])
-def test_two_tasks_on_one_file(run, tmp_path, mode):
+def test_two_tasks_on_one_file(on_loop, tmp_path, mode):
     async def main():
         lines = [b"%06d %s\n" % (i, b"x" * (i % 3000)) for i in range(3000)]
         path = path_with(tmp_path, b"".join(lines))
@@ -439,10 +430,10 @@ def test_two_tasks_on_one_file(run, tmp_path, mode):
             whole = b"".join(lines) if mode == "rb" else b"".join(lines).decode()
             assert whole[:0].join(parts) == whole
 
-    run(main())
+    on_loop(main())
 
 
-def test_writes_are_in_the_order_of_their_calls(run, tmp_path):
+def test_writes_are_in_the_order_of_their_calls(on_loop, tmp_path):
     async def main():
         path = str(tmp_path / "w")
         async with aiofiles.open(path, "wb") as f:
@@ -451,10 +442,10 @@ def test_writes_are_in_the_order_of_their_calls(run, tmp_path):
         assert done[:200] == [len(p) for p in pieces] and done[201] == sum(map(len, pieces))
         assert pathlib.Path(path).read_bytes() == b"".join(pieces)
 
-    run(main())
+    on_loop(main())
 
 
-def test_a_cancelled_read_loses_nothing(run, tmp_path):
+def test_a_cancelled_read_loses_nothing(on_loop, tmp_path):
     async def main():
         data = os.urandom(8 << 20)
         path = path_with(tmp_path, data)
@@ -475,10 +466,10 @@ def test_a_cancelled_read_loses_nothing(run, tmp_path):
             assert await f.tell() == place
             assert await f.read() == data[place:]
 
-    run(main())
+    on_loop(main())
 
 
-def test_a_cancelled_write_is_whole_or_not_there(run, tmp_path):
+def test_a_cancelled_write_is_whole_or_not_there(on_loop, tmp_path):
     async def main():
         path = str(tmp_path / "w")
         async with aiofiles.open(path, "wb") as f:
@@ -496,10 +487,10 @@ def test_a_cancelled_write_is_whole_or_not_there(run, tmp_path):
         assert middle == b"b" * len(middle) and len(middle) % 300000 == 0
         assert 10 * 300000 <= len(middle) <= 20 * 300000
 
-    run(main())
+    on_loop(main())
 
 
-def test_a_cancelled_open_leaves_no_descriptor(run, tmp_path):
+def test_a_cancelled_open_leaves_no_descriptor(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"x" * 100000)
         before = len(os.listdir("/proc/self/fd"))
@@ -515,10 +506,10 @@ def test_a_cancelled_open_leaves_no_descriptor(run, tmp_path):
                 break
         assert len(os.listdir("/proc/self/fd")) <= before + 4
 
-    run(main())
+    on_loop(main())
 
 
-def test_use_after_close(run, tmp_path):
+def test_use_after_close(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"x\n")
         for mode in ("r", "rb", "w", "wb"):
@@ -543,10 +534,10 @@ def test_use_after_close(run, tmp_path):
             with pytest.raises(ValueError, match="closed file"):
                 f.fileno()
 
-    run(main())
+    on_loop(main())
 
 
-def test_closed_while_others_read(run, tmp_path):
+def test_closed_while_others_read(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, os.urandom(4 << 20))
         f = await aiofiles.open(path, "rb")
@@ -559,7 +550,7 @@ def test_closed_while_others_read(run, tmp_path):
         with pytest.raises(ValueError, match="closed file"):
             await late
 
-    run(main())
+    on_loop(main())
 
 
 @pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
@@ -590,6 +581,55 @@ def test_loop_closed_with_work_under_way(tmp_path, kind):
             runner.run(go_on())
         written = (tmp_path / "w").read_bytes()
         assert written[-3:] == b"end" and written[:-3] in (b"", data)
+
+
+@pytest.mark.parametrize("order", range(6))
+def test_all_is_garbage_with_work_under_way(tmp_path, order):
+    """In whatever order the collector comes to loop, request and file."""
+    path = str(tmp_path / "fifo")
+    os.mkfifo(path)
+    data = path_with(tmp_path, os.urandom(32 << 20))
+
+    new_loop = asyncio.new_event_loop if order % 2 else uvloop.new_event_loop
+
+    async def opened():
+        opening = asyncio.create_task(aiofiles.open(path, "rb").__aenter__())
+        await asyncio.sleep(0.01)
+        writer = os.open(path, os.O_WRONLY)
+        return writer, await opening, await aiofiles.open(data, "rb")
+
+    async def awaiting(request):
+        return await request
+
+    def once(number):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            writer, f, g = runner.run(opened())
+        # Made before the loop that awaits them, or after it.
+        requests = [f.read(1), f.read(1), g.read(30 << 20), g.readline()]
+        loop = new_loop()
+        requests += [f.readline(), g.read()]
+        tasks = [loop.create_task(awaiting(r)) for r in requests[order % 3 :]]
+        for task in tasks:
+            task._log_destroy_pending = False
+        f.circle = g.circle = f, g, requests, tasks, loop
+        loop.run_until_complete(asyncio.sleep(0))
+        if number % 2:
+            for task in tasks[::2]:
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        return writer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(8):
+            writer = once(number)
+            gc.collect()
+            with contextlib.suppress(BrokenPipeError):
+                os.write(writer, b"xyz")
+            os.close(writer)
+            gc.collect()
+    asyncio.run(_core.run_blocking(int))  # the workers have not been lost with it
 
 
 def test_two_loops_share_a_file(tmp_path):

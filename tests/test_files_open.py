@@ -14,7 +14,7 @@ import aiofiles.base as peer_base
 import aiofiles.threadpool.binary as peer_binary
 import aiofiles.threadpool.text as peer_text
 import pytest
-import uvloop
+from filekit import path_with
 
 from arshai_native import _core, aiofiles
 from arshai_native.aiofiles import base, threadpool
@@ -22,19 +22,7 @@ from arshai_native.aiofiles.threadpool import binary, text
 
 MODES = ["r", "w", "a", "x", "r+", "w+", "a+", "x+"]
 
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request):
-    """Runs a coroutine on a loop of each kind."""
-    if request.param == "asyncio":
-        return asyncio.run
-    return lambda main: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main)
-
-
-def path_with(folder, data, name="f"):
-    path = os.path.join(folder, name)
-    pathlib.Path(path).write_bytes(data)
-    return path
+pytest_plugins = ("filefixtures",)
 
 
 # ---- the surface ----
@@ -61,7 +49,7 @@ def test_signature_and_names():
 
 @pytest.mark.parametrize("binary_mode", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_kinds_of_files(run, tmp_path, mode, binary_mode):
+def test_kinds_of_files(on_loop, tmp_path, mode, binary_mode):
     async def main():
         path = str(tmp_path / "f")
         if mode[0] == "r":
@@ -91,19 +79,19 @@ def test_kinds_of_files(run, tmp_path, mode, binary_mode):
             assert type(ours._file).__name__ in repr(ours)
         assert ours.closed
 
-    run(main())
+    on_loop(main())
 
 
-def test_unbuffered(run, tmp_path):
+def test_unbuffered(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"abc")
         async with aiofiles.open(path, "rb", buffering=0) as f:
             assert type(f) is binary.AsyncFileIO and await f.readall() == b"abc"
 
-    run(main())
+    on_loop(main())
 
 
-def test_awaited_and_entered(run, tmp_path):
+def test_awaited_and_entered(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"one\ntwo\n")
         opening = aiofiles.open(path)
@@ -121,7 +109,7 @@ def test_awaited_and_entered(run, tmp_path):
         async with contextlib.aclosing(_Closing(await task)) as closing:
             assert await closing.file.readlines() == ["one\n", "two\n"]
 
-    run(main())
+    on_loop(main())
 
 
 class _Closing:
@@ -151,7 +139,7 @@ def test_nothing_happens_before_the_await(tmp_path):
     asyncio.run(main())
 
 
-def test_loop_and_executor_are_accepted(run, tmp_path):
+def test_loop_and_executor_are_accepted(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"a\nb\n")
         loop = asyncio.get_running_loop()
@@ -180,7 +168,7 @@ def test_loop_and_executor_are_accepted(run, tmp_path):
             await f.write("é")
         assert pathlib.Path(path).read_text("utf-16") == "é"
 
-    run(main())
+    on_loop(main())
 
 
 def test_a_patched_open_is_called(tmp_path, monkeypatch):
@@ -245,7 +233,7 @@ def test_wrong_arguments(tmp_path, kwargs):
     assert (type(ours), str(ours)) == (type(builtin.value), str(builtin.value))
 
 
-def test_detach_and_inner_objects(run, tmp_path):
+def test_detach_and_inner_objects(on_loop, tmp_path):
     async def main():
         path = path_with(tmp_path, b"one\ntwo\nthree\n")
         f = await aiofiles.open(path)
@@ -265,10 +253,10 @@ def test_detach_and_inner_objects(run, tmp_path):
         await f.close()
         assert os.path.getsize(path) == 100
 
-    run(main())
+    on_loop(main())
 
 
-def test_the_descriptor_moves_as_with_io(run, tmp_path):
+def test_the_descriptor_moves_as_with_io(on_loop, tmp_path):
     """What else uses the descriptor finds it where the file is, as far as buffers allow."""
 
     async def main():
@@ -282,7 +270,7 @@ def test_the_descriptor_moves_as_with_io(run, tmp_path):
             assert os.lseek(f.fileno(), 0, os.SEEK_CUR) == 10
             assert os.get_inheritable(f.fileno()) is False
 
-    run(main())
+    on_loop(main())
 
 
 def test_audit_event(tmp_path):
@@ -316,7 +304,7 @@ def test_unclosed_files_warn_and_are_written(tmp_path):
     assert (tmp_path / "w").read_text() == "kept"
 
 
-def test_run_blocking(run):
+def test_run_blocking(on_loop):
     import contextvars
     import threading
 
@@ -349,4 +337,4 @@ def test_run_blocking(run):
         await _core.run_blocking(int)
         assert made == []
 
-    run(main())
+    on_loop(main())

@@ -194,7 +194,7 @@ static void orphaned(arn_py_request *req, arn_op *op) {
         }
         return;
     }
-    if (!req->never_decode) {
+    if (!req->never_decode && job_of(op)->steps != 0) {
         arn_op_ref(op);
         self->lost = job_of(op);
     }

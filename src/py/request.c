@@ -648,7 +648,9 @@ static int clear_slot(PyObject *op) {
     Py_CLEAR(self->args);
     Py_CLEAR(self->reply_callback);
     Py_CLEAR(self->reply_options);
-    Py_CLEAR(self->client);
+    /* A client that is told of an op's end stays to hear of it: its own tp_clear breaks cycles. */
+    if (self->cls->late == NULL)
+        Py_CLEAR(self->client);
     Py_CLEAR(self->port);
     return 0;
 }
@@ -683,6 +685,7 @@ static void dealloc_slot(PyObject *op) {
         arn_op_unref(self->op);
     self->op = NULL;
     clear_slot(op);
+    Py_CLEAR(self->client);
     PyObject_GC_Del(op);
     Py_DECREF(type);
     arn_py_state_release(st);

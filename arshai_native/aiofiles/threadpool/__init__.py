@@ -56,52 +56,18 @@ def open(
         opening = open_file(file, mode, buffering, encoding, errors, newline)
         if opening is not None:
             return opening
-    return AiofilesContextManager(
-        _open(
-            file,
-            mode=mode,
-            buffering=buffering,
-            encoding=encoding,
-            errors=errors,
-            newline=newline,
-            closefd=closefd,
-            opener=opener,
-            loop=loop,
-            executor=executor,
-        )
-    )
+    args = (file, mode, buffering, encoding, errors, newline, closefd, opener)
+    return AiofilesContextManager(_open(args, loop, executor))
 
 
-async def _open(
-    file,
-    mode="r",
-    buffering=-1,
-    encoding=None,
-    errors=None,
-    newline=None,
-    closefd=True,
-    opener=None,
-    *,
-    loop=None,
-    executor=None,
-):
-    """Open an asyncio file."""
-    if loop is None:
-        loop = asyncio.get_running_loop()
-    cb = partial(
-        sync_open,
-        file,
-        mode=mode,
-        buffering=buffering,
-        encoding=encoding,
-        errors=errors,
-        newline=newline,
-        closefd=closefd,
-        opener=opener,
-    )
-    f = await (run_blocking(cb) if executor is None else loop.run_in_executor(executor, cb))
-
-    return wrap(f, loop=loop, executor=executor)
+async def _open(args, loop, executor):
+    """An io object, opened on a worker."""
+    if executor is None:
+        file = await run_blocking(sync_open, *args)
+    else:
+        running = loop or asyncio.get_running_loop()
+        file = await running.run_in_executor(executor, partial(sync_open, *args))
+    return wrap(file, loop=loop, executor=executor)
 
 
 @singledispatch

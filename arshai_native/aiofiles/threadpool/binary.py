@@ -3,53 +3,9 @@
 from ..base import AsyncBase, AsyncIndirectBase
 from .utils import members_of_file
 
-_BUFFERED = members_of_file(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "read1",
-    "readinto",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "writable",
-    "write",
-    "writelines",
-    "detach",
-    "fileno",
-    "readable",
-    "closed",
-    "raw",
-    "name",
-    "mode",
-)
-_FILE_IO = members_of_file(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "readall",
-    "readinto",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "writable",
-    "write",
-    "writelines",
-    "fileno",
-    "readable",
-    "closed",
-    "name",
-    "mode",
-)
-_PEEK = members_of_file("peek")
+_BUFFERED = members_of_file("read1", "readinto", "detach", "raw")
+_READER = members_of_file("peek")
+_FILE_IO = members_of_file("readall", "readinto")
 
 
 @_BUFFERED
@@ -57,7 +13,7 @@ class AsyncBufferedIOBase(AsyncBase):
     """The asynchronous io.BufferedWriter and BufferedIOBase."""
 
 
-@_PEEK
+@_READER
 class AsyncBufferedReader(AsyncBufferedIOBase):
     """The asynchronous io.BufferedReader and BufferedRandom."""
 
@@ -72,7 +28,7 @@ class AsyncIndirectBufferedIOBase(AsyncIndirectBase):
     """The indirect asynchronous io.BufferedWriter and BufferedIOBase."""
 
 
-@_PEEK
+@_READER
 class AsyncIndirectBufferedReader(AsyncIndirectBufferedIOBase):
     """The indirect asynchronous io.BufferedReader and BufferedRandom."""
 

@@ -3,32 +3,7 @@
 from ..base import AsyncBase, AsyncIndirectBase
 from .utils import members_of_file
 
-_TEXT = members_of_file(
-    "close",
-    "flush",
-    "isatty",
-    "read",
-    "readline",
-    "readlines",
-    "seek",
-    "seekable",
-    "tell",
-    "truncate",
-    "write",
-    "writable",
-    "writelines",
-    "detach",
-    "fileno",
-    "readable",
-    "buffer",
-    "closed",
-    "encoding",
-    "errors",
-    "line_buffering",
-    "newlines",
-    "name",
-    "mode",
-)
+_TEXT = members_of_file("detach", "buffer", "encoding", "errors", "line_buffering", "newlines")
 
 
 @_TEXT

@@ -9,9 +9,16 @@ from arshai_native._core import file_members, run_blocking
 Decorator = Callable[[type], type]
 
 
+# What all files have.
+_COMMON = (
+    "close", "flush", "isatty", "read", "readline", "readlines", "seek", "seekable", "tell",
+    "truncate", "writable", "write", "writelines", "fileno", "readable", "closed", "name", "mode",
+)  # fmt: skip
+
+
 def members_of_file(*attrs: str) -> Decorator:
-    """Methods and attributes of native files."""
-    return _adder(attrs, file_members.__getitem__)
+    """Methods and attributes of native files: those that all have, and these."""
+    return _adder((*_COMMON, *attrs), file_members.__getitem__)
 
 
 def delegate_to_executor(*attrs: str) -> Decorator:
