@@ -20,8 +20,8 @@ def run(code, url, folder):
     )
 
 
-def test_there_are_four():
-    assert len(EXAMPLES) == 4
+def test_there_are_five():
+    assert len(EXAMPLES) == 5
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,10 @@ def test_the_example_for_milvus(lite, tmp_path):
     done = run(code, "", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("'id'") == 1000
+
+
+def test_the_example_for_files(tmp_path):
+    pytest.importorskip("yaml")
+    done = run(EXAMPLES[4], "", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "['llm:\\n', '  model: gpt-4o\\n']\ngpt-4o 0.7\n"
