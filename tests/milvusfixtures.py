@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from milvuskit import IS_STANDALONE
 from milvusservers import STANDALONE, MilvusLite, MilvusStandalone, lite_packages
-
-IS_STANDALONE = os.environ.get("ARN_TEST_MILVUS") == "standalone"
 
 
 def _need_lite() -> None:

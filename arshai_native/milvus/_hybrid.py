@@ -15,11 +15,12 @@ from ._sdk import PEER, SERVICE
 from ._search import (
     Unencodable,
     encoded,
+    first_channel,
     follows_writes,
     is_bytes,
     is_timeout,
     last_write,
-    may_connect,
+    metadata_of,
     native_channel_of,
     split_options,
     vector_type_of,
@@ -103,9 +104,7 @@ async def hybrid_search(
         or not is_timeout(timeout)
     ):
         return PEER
-    if client._handler is None and may_connect(client):
-        await client._get_connection()
-    channel = native_channel_of(client, kwargs)
+    channel = native_channel_of(client, kwargs) or await first_channel(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -133,8 +132,7 @@ async def hybrid_search(
                 return PEER
             plan = _HybridPlan(captured, named)
             client._plans.keep(key, plan)
-        context = client._generate_call_context(**apart)
-        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        metadata = metadata_of(client, channel, apart)
         message = plan.message(client, collection, vectors)
     except Exception:  # pymilvus says it in its own words
         return PEER

@@ -15,10 +15,11 @@ from arshai_native._gather import Gatherer
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
 from ._search import (
+    first_channel,
     follows_writes,
     is_timeout,
     last_write,
-    may_connect,
+    metadata_of,
     native_channel_of,
     split_options,
 )
@@ -93,9 +94,7 @@ async def query(
         return PEER
     if ids is not None and not (type(ids) is list and ids and not filter):
         return PEER
-    if client._handler is None and may_connect(client):
-        await client._get_connection()
-    channel = native_channel_of(client, kwargs)
+    channel = native_channel_of(client, kwargs) or await first_channel(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -120,8 +119,7 @@ async def query(
         if ids is not None and len(ids) == 1 and client._gather and plan.combinable and not apart:
             key = ids[0] if _is_gatherable(client, schema, ids[0]) else None
         if key is None:
-            context = client._generate_call_context(**apart)
-            metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+            metadata = metadata_of(client, channel, apart)
             message = plan.message(client, collection, expression)
     except Exception:  # pymilvus says it in its own words
         return PEER
@@ -165,8 +163,7 @@ def _gatherer(plan: _QueryPlan, client: Any, collection: str) -> Gatherer:
             raise _wire.Indivisible
         distinct = list(dict.fromkeys(keys))
         expression, schema = await _expression(client, collection, distinct, None, {})
-        context = client._generate_call_context()
-        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        metadata = metadata_of(client, channel, {})
         message = plan.message(client, collection, expression)
         reply = await channel.send(_QUERY, message, None, metadata)
         result = _wire.query_result(reply, plan.strict)
@@ -216,9 +213,7 @@ async def delete(
         return PEER
     if not keys and ids is not None and ids != []:
         return PEER
-    if client._handler is None and may_connect(client):
-        await client._get_connection()
-    channel = native_channel_of(client, kwargs)
+    channel = native_channel_of(client, kwargs) or await first_channel(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -239,8 +234,7 @@ async def delete(
                 return PEER
             head = template(captured.request, "expr")
             client._plans.keep(key, head)
-        context = client._generate_call_context(**apart)
-        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        metadata = metadata_of(client, channel, apart)
         message = head + DELETE.expr.data(expression.encode())
     except Exception:
         return PEER

@@ -14,7 +14,7 @@ from arshai_native._core import plain_key
 
 from . import _sdk, _wire
 from ._sdk import PEER, SERVICE
-from ._search import is_timeout, may_connect, native_channel_of, split_options
+from ._search import first_channel, is_timeout, native_channel_of, split_options
 from ._template import INSERT, UPSERT, template
 
 
@@ -85,9 +85,7 @@ async def write(
         or not _OTHERS.isdisjoint(kwargs)
     ):
         return PEER
-    if client._handler is None and may_connect(client):
-        await client._get_connection()
-    channel = native_channel_of(client, kwargs)
+    channel = native_channel_of(client, kwargs) or await first_channel(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)

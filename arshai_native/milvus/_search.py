@@ -96,10 +96,6 @@ def is_timeout(timeout: Any) -> bool:
     return timeout is None or (type(timeout) in (int, float) and timeout > 0)
 
 
-def may_connect(client: Any) -> bool:
-    return not client._closed and client._plain.still(client)
-
-
 def native_channel_of(client: Any, kwargs: dict[str, Any]) -> Any:
     """The channel for a call, None if pymilvus must make it."""
     if client._closed or not client._plain.still(client):
@@ -110,6 +106,20 @@ def native_channel_of(client: Any, kwargs: dict[str, Any]) -> Any:
     if type(channel) is not NativeChannel or channel.added_metadata() is None:
         return None
     return channel
+
+
+async def first_channel(client: Any, kwargs: dict[str, Any]) -> Any:
+    """native_channel_of() for a client that has not connected yet."""
+    if client._handler is not None or client._closed or not client._plain.still(client):
+        return None
+    await client._get_connection()
+    return native_channel_of(client, kwargs)
+
+
+def metadata_of(client: Any, channel: Any, apart: dict[str, Any]) -> tuple[Any, ...]:
+    """A call's metadata, its context's and the connection's."""
+    context = client._generate_call_context(**apart)
+    return (*context.to_grpc_metadata(), *channel.added_metadata())
 
 
 def split_options(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -161,9 +171,7 @@ async def search(
     """options: search's other named arguments. Returns PEER if the call is for pymilvus."""
     if not _search_watch.intact() or type(collection) is not str or not is_timeout(timeout):
         return PEER
-    if client._handler is None and may_connect(client):
-        await client._get_connection()
-    channel = native_channel_of(client, kwargs)
+    channel = native_channel_of(client, kwargs) or await first_channel(client, kwargs)
     if channel is None:
         return PEER
     named, apart = split_options(kwargs)
@@ -183,8 +191,7 @@ async def search(
             client._plans.keep(key, plan)
         gathers = count == 1 and client._gather and plan.combinable and not apart
         if not gathers:
-            context = client._generate_call_context(**apart)
-            metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+            metadata = metadata_of(client, channel, apart)
             message = plan.message(client, collection, kind, count, [vectors])
     except Exception:  # pymilvus says it in its own words
         return PEER
@@ -230,8 +237,7 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int) -> Gath
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible
-        context = client._generate_call_context()
-        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        metadata = metadata_of(client, channel, {})
         count = len(vectors)
         message = plan.message(client, collection, kind, count, vectors)
         reply = await channel.send(_SEARCH, message, None, metadata)
