@@ -355,11 +355,11 @@ def test_two_loops_gather_apart(fake):
 
 @pytest.mark.parametrize("output", [None, ["*"], ["varchar", "json"]], ids=str)
 def test_results_are_those_of_single_requests(lite, output):
-    """On a real server: 300 different searches, gathered, against one after the other."""
+    """On a real server: 150 different searches, gathered, against one after the other."""
     fields = {name: SCALARS[name] for name in ("varchar", "json", "array_int", "float")}
     rows = rows_of(500, fields, seed=11)
     r = random.Random(12)
-    queries = [floats(r) for _ in range(300)]
+    queries = [floats(r) for _ in range(150)]
 
     async def main():
         async with clients(lite) as (ours, theirs):

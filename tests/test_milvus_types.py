@@ -6,6 +6,7 @@ The native paths have to take what is said to be native: pymilvus's own methods 
 import random
 
 import numpy as np
+import pymilvus
 import pytest
 from faultkit import run
 from milvuskit import (
@@ -36,6 +37,16 @@ async def both(ours, theirs, method, *args, **kwargs):
     other = await outcome(lambda: getattr(theirs, method)(*args, **kwargs))
     same(mine, other, method)
     return mine[1]
+
+
+async def made(making):
+    """Skips the test where the server has no such collections."""
+    try:
+        await making
+    except pymilvus.MilvusException as error:
+        if "not supported" not in error.message:
+            raise
+        pytest.skip(f"this server: {error.message}")
 
 
 async def twins(ours, theirs, fields, vectors=("float_vector",), **options):
@@ -151,7 +162,7 @@ def test_forms_of_sparse_vectors(lite):
     async def main():
         async with clients(lite) as (ours, theirs):
             name = name_of()
-            await make(theirs, name, {}, ("sparse_vector",), rows=rows)
+            await made(make(theirs, name, {}, ("sparse_vector",), rows=rows))
             for data in (
                 some,
                 [list(vector.items()) for vector in some],
@@ -197,9 +208,10 @@ def test_primary_keys(lite, pk, auto_id):
             if not auto_id:
                 same(mine, other)
             keys = list(mine["ids"])[:3]
-            found = await both(ours, theirs, "get", names[0], keys)
+            strong = {"consistency_level": "Strong"}
+            found = await both(ours, theirs, "get", names[0], keys, **strong)
             assert len(found) == 3
-            await both(ours, theirs, "query", names[0], ids=keys)
+            await both(ours, theirs, "query", names[0], ids=keys, **strong)
             await both(ours, theirs, "query", names[0], ids=keys[0])
             await both(ours, theirs, "get", names[0], keys[0], output_fields=["varchar"])
             await both(ours, theirs, "search", names[0], data=[floats(random.Random(1))], limit=4)
@@ -277,16 +289,14 @@ def test_nullable_and_default_values(lite):
 @pytest.mark.parametrize("ranker", ["rrf", "weighted"])
 def test_hybrid_search(lite, monkeypatch, ranker):
     rows = rows_of(60, {"varchar": SCALARS["varchar"]}, ("float_vector", "sparse_vector"))
+    both_vectors = ("float_vector", "sparse_vector")
     rank = {"rrf": RRFRanker(30), "weighted": WeightedRanker(0.3, 0.7)}[ranker]
     r = random.Random(8)
 
     async def main():
         async with clients(lite) as (ours, theirs):
             name = name_of()
-            await make(
-                theirs, name, {"varchar": SCALARS["varchar"]}, ("float_vector", "sparse_vector"),
-                rows=rows,
-            )  # fmt: skip
+            await made(make(theirs, name, {"varchar": SCALARS["varchar"]}, both_vectors, rows=rows))
             peers_refuse(monkeypatch, *NATIVE)
             for fields in (["varchar"], None):
                 for _ in range(3):
