@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import warnings
 from collections.abc import Awaitable, Callable
 
-from arshai_native import aiofiles
+from arshai_native import aiofiles, files
 from arshai_native._core import run_blocking
+from arshai_native.aiofiles import os as aios
+from arshai_native.aiofiles import tempfile as aiotempfile
+from arshai_native.config import AsyncConfigLoader, AsyncConfigManager
 
 Work = Callable[[str, int], Awaitable[None]]
 SCENARIOS: list[tuple[str, Work, int]] = []
@@ -135,3 +139,82 @@ async def callables(folder: str, count: int) -> None:
         with contextlib.suppress(ValueError):
             await run_blocking(int, "x")
         await asyncio.gather(*(run_blocking(list, (i,)) for _ in range(2)), given_up())
+
+
+@scenario("files: whole, copied, walked")
+async def whole(folder: str, count: int) -> None:
+    path = os.path.join(folder, "whole")
+    for i in range(count // 6):
+        await files.write_json(path, ["some", i, {}], atomic=True, fsync=i % 8 == 0)
+        await files.read_json(path, parse_int=str)
+        await files.write_text(path, "text" * 1000)
+        await asyncio.gather(files.read_text(path), files.read_bytes(path))
+        await files.copyfile(path, path + "-copy", progress=lambda state: None)
+        for wrong in (
+            files.read_bytes(path + "/no"),
+            files.write_bytes(path + "/no", b"", atomic=True),
+            files.write_bytes("/dev/full", b"x", atomic=True),
+            files.write_json(path, object()),
+            files.copyfile(path, path),
+            files.copyfile(path, path + "-copy", progress=lambda state: 1 // 0),
+        ):
+            with contextlib.suppress(OSError, TypeError, ZeroDivisionError):
+                await wrong
+        await files.scandir(folder, stat=True)
+        await files.walk(folder)
+
+
+@scenario("files: whole, cancelled")
+async def whole_cancelled(folder: str, count: int) -> None:
+    path = _file(folder, "large-whole", bytes(1 << 20))
+    tree = os.path.join(folder, "tree")
+    for i in range(count // 5):
+        tasks = [
+            asyncio.ensure_future(call)
+            for call in (
+                files.read_bytes(path),
+                files.write_bytes(path + "-w", bytes(1 << 20), atomic=True),
+                files.copyfile(path, path + "-copy", progress=lambda state: None),
+                files.copytree(folder, tree, ignore=lambda top, names: names[1:]),
+                aios.scandir(folder),
+            )
+        ]
+        for _ in range(i % 40):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await run_blocking(shutil.rmtree, tree, ignore_errors=True)
+
+
+@scenario("files: temporary, os")
+async def temporary(folder: str, count: int) -> None:
+    for _ in range(count // 5):
+        async with aiotempfile.NamedTemporaryFile("w+", dir=folder) as f:
+            await f.write("text")
+        async with aiotempfile.SpooledTemporaryFile(5, dir=folder) as f:
+            await f.write(b"1234")
+            await f.writelines([b"5678"])
+            await f.seek(0)
+            await f.read()
+        async with aiotempfile.TemporaryDirectory(dir=folder) as name:
+            await aios.mkdir(os.path.join(name, "x"))
+            await aios.listdir(name)
+        with contextlib.suppress(OSError):
+            await aios.stat(os.path.join(folder, "no"))
+        with contextlib.suppress(OSError):
+            await aiotempfile.TemporaryFile(dir=os.path.join(folder, "no"))
+
+
+@scenario("configuration")
+async def configuration(folder: str, count: int) -> None:
+    good = _file(folder, "good.yaml", b"llm: {model: x}\n")
+    bad = _file(folder, "bad.yaml", b"llm: [\n")
+    for _ in range(count // 4):
+        loader = await AsyncConfigLoader(good, env_prefix="HO")
+        loader.get("llm.model")
+        manager = await AsyncConfigManager(good, configure_logging=False)
+        manager.set("llm.other", 1)
+        await manager.load_from_file(good)
+        with contextlib.suppress(ValueError):
+            await AsyncConfigLoader(bad)
