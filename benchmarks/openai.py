@@ -107,6 +107,9 @@ STALLS = (
     ("away", "away, ms", ".2f"),
     ("own", "own, ms", ".2f"),
 )
+STALLS_NOTE = """
+stall: how late a task runs that sleeps 1 ms; away: from the selector; own: the same without
+waiting for a processor, of which two are too few for client and server at full speed"""
 
 
 class BatchServer(HttpServer):
@@ -137,9 +140,7 @@ def report_section(section: dict[str, Any], rounds: list[dict[str, Any]]) -> dic
     stalls = section["work"] == "stall"
     bars = report(section, rounds, STALLS if stalls else ())
     if stalls:
-        print("stall: how late a task runs that sleeps 1 ms; away: from the selector; own: the same "
-              "without\nwaiting for a processor, of which this machine has too few for clients and "
-              "server at full speed")
+        print(STALLS_NOTE)
         bars.add("longest stall in ms", median_of(rounds, OURS, "", "stall"), 3, 1, lower=True)
     return {**section, "rounds": rounds, "verdicts": bars}
 
