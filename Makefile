@@ -28,7 +28,7 @@ PACKAGE := $(shell find arshai_native -name '*.py' -o -name '*.pyi' -o -name py.
 
 say = @printf '==> %s\n' "$(1)"
 
-.PHONY: help demo test test-c test-py asan tsan fuzz leak bench bench-redis bench-openai bench-files peer \
+.PHONY: help demo test test-c test-py asan tsan fuzz leak bench peer \
 	peer-openai lint format check-versions clean
 
 help:
@@ -183,13 +183,13 @@ $(BUILD)/pymilvus3/.made: $(VENV)/.made tools/extras.py
 ## test-pymilvus3  the tests of the Milvus client on pymilvus 3.0.2
 .PHONY: test-pymilvus3
 test-pymilvus3: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.milvus-lite $(BUILD)/pymilvus3/.made
-	@cd tests && PYTHONPATH=../$(BUILD)/pymilvus3 $(PYTEST) test_milvus_*.py
+	@cd tests && PYTHONPATH=../$(BUILD)/pymilvus3 $(PYTEST) test_milvus_*.py test_vector_db*.py
 
 ## test-milvus-standalone  the tests of the Milvus client on the whole Milvus server (2.3.5)
 .PHONY: test-milvus-standalone
 test-milvus-standalone: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.milvus-standalone \
 		$(BUILD)/.milvus-lite
-	@cd tests && ARN_TEST_MILVUS=standalone $(PYTEST) test_milvus_*.py
+	@cd tests && ARN_TEST_MILVUS=standalone $(PYTEST) test_milvus_*.py test_vector_db*.py
 
 ## leak            repeats the main operations and fails when memory or objects grow
 leak: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test
@@ -213,9 +213,14 @@ $(BUILD)/.bench-deps: $(VENV)/.made pyproject.toml
 	@$(PIP) install -r $(BUILD)/bench.txt
 	@touch $@
 
-## bench           the measured tables, against the peers (benchmarks/redis.py, openai.py, files.py); BENCH_ARGS
-bench: bench-redis bench-openai bench-files
-bench-redis bench-openai bench-files: bench-%: $(BUILD)/.built $(BUILD)/.bench-deps $(BUILD)/.apt-test
+BENCHES := $(addprefix bench-,redis openai files milvus seed)
+
+## bench           the measured tables, against the peers; bench-redis, bench-openai, bench-files,
+##                 bench-milvus, bench-seed: one of them; BENCH_ARGS
+.PHONY: $(BENCHES)
+bench: $(BENCHES)
+bench-milvus bench-seed: $(BUILD)/.milvus-standalone
+$(BENCHES): bench-%: $(BUILD)/.built $(BUILD)/.bench-deps $(BUILD)/.apt-test
 	@$(VENV)/bin/python benchmarks/$*.py $(BENCH_ARGS)
 
 ## peer            redis-py's own asyncio suite with our class in its place
