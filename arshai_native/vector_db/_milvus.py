@@ -202,7 +202,8 @@ class AsyncMilvus:
     def get_collection_stats(self, config: Any) -> dict[str, Any] | None:
         """name, num_entities, schema, indexes; None if the server does not say."""
         backend = self._opened()
-        return drive(backend.stats(backend.blocking, config))
+        stats: dict[str, Any] | None = drive(backend.stats(backend.blocking, config))
+        return stats
 
     async def get_collection_stats_async(self, config: Any) -> dict[str, Any] | None:
         """get_collection_stats(), awaitable."""
