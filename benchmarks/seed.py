@@ -37,8 +37,7 @@ PEERS, EXECUTOR, ALONE = "AsyncMilvusClient", "executor", "ours, gather=False"
 SECTION: dict[str, Any] = {
     "name": "100 searches and 100 SETs at once", "unit": "operation",
     "clients": [OURS, ALONE, PEERS, EXECUTOR],
-    "bars": [("against the executor", (EXECUTOR,), 4, 8),
-             ("against AsyncMilvusClient and redis.asyncio", (PEERS,), 2, 4)],
+    "bars": [("against the executor", (EXECUTOR,), 4, 8)],
 }  # fmt: skip
 
 
