@@ -189,7 +189,11 @@ class Gatherer:
             for call in request.calls:
                 if not call.future.done() and call.request is request:
                     call.future.cancel()
-            self._returned(len(request.calls))
+            answered = len(request.calls)
+            # Calls know their request, too: in a circle they, and the results that their futures
+            # hold, would stay until the garbage collector has found them.
+            request.calls = []
+            self._returned(answered)
 
     async def _run(self, request: _Request) -> None:
         calls = request.calls

@@ -4,8 +4,10 @@ that results are those of single requests.
 
 import asyncio
 import functools
+import gc
 import random
 import threading
+import weakref
 
 import grpc
 import numpy as np
@@ -452,3 +454,25 @@ def test_single_rows_travel_together(fake):
             assert fake.calls["Query"] == before + 20
 
     run(main)
+
+
+def test_results_go_when_nobody_has_them(fake):
+    """Without the garbage collector, for which a hundred results at once are a lot of work."""
+
+    async def main():
+        gate = Gate(fake)
+        async with AsyncMilvusClient(fake.uri) as client:
+            tasks = await behind(client, fake, gate, 5)
+            gate.open.set()
+            kept = [weakref.ref(result) for result in await asyncio.gather(*tasks)]
+            assert all(each() is not None for each in kept[1:])
+            del tasks
+            await asyncio.sleep(0)
+            assert [each() for each in kept] == [None] * 6
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
