@@ -1,6 +1,7 @@
 """Types of the native engine. Its public face is the package's Python modules."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from os import PathLike
 from typing import Any, Final, Self, final
 
 # bytes, str (decode_responses), int, None, or lists of these; exception instances in lists
@@ -392,6 +393,11 @@ def open_file(
     /,
 ) -> FileOpening | None:
     """None: these arguments need an io object."""
+
+def write_file(path: str | bytes | PathLike[Any], data: bytes, /) -> Request:
+    """Opens the file as open(path, "wb") does, writes the bytes and closes it, in one job without
+    the interpreter's lock; how many bytes. Cancelled before a thread has taken it up, nothing
+    happens; later it goes on."""
 
 def set_file_classes(
     *,

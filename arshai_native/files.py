@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 from os import PathLike
 from typing import Any, AnyStr, NamedTuple, TypeVar
 
-from arshai_native._core import run_blocking
+from arshai_native._core import run_blocking, write_file
 from arshai_native._file_writer import FileWriter, write_all
 from arshai_native.aiofiles.threadpool import open as _open
 
@@ -52,6 +52,9 @@ __all__ = [
 
 # So much is copied, or written, between two looks at whether it is still wanted.
 _PIECE = 4 << 20
+
+# Text up to this size (characters) is encoded by the thread that brings it.
+_SMALL = 64 << 10
 
 _Path = str | bytes | PathLike[str] | PathLike[bytes]
 _T = TypeVar("_T", bound=_Path)
@@ -206,6 +209,8 @@ async def write_bytes(
     something goes wrong. The mode of the one that is replaced stays.
     fsync: returns when it is on the disk.
     """
+    if type(data) is bytes and not (atomic or fsync or isinstance(path, int)):
+        return await write_file(path, data)
     size = memoryview(data).nbytes
     await _Job().run(_write, path, lambda: data, atomic, fsync)
     return size
@@ -233,6 +238,9 @@ async def write_text(
             text.flush()
             return target.getvalue()
 
+    if len(data) <= _SMALL and not (atomic or fsync or isinstance(path, int)):
+        await write_file(path, encode())
+        return len(data)
     await _Job().run(_write, path, encode, atomic, fsync)
     return len(data)
 

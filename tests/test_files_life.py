@@ -16,6 +16,8 @@ from filekit import path_with, script
 
 from arshai_native import _core, aiofiles
 
+pytest_plugins = ("filefixtures",)
+
 # ---- two tasks, and those that go ----
 
 

@@ -25,7 +25,7 @@ from fileskit import (
 )
 
 from arshai_native import files
-from arshai_native._core import run_blocking
+from arshai_native._core import run_blocking, write_file
 
 pytest_plugins = ("faultfixtures",)
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -99,7 +99,7 @@ def test_text_beside_open(options, tmp_path):
             expected = outcome(lambda: sync_write(other, text, **options))  # noqa: B023
             for atomic in (False, True):
                 path.write_bytes(b"before")
-                with nothing_blocks_here():
+                with nothing_blocks_here(announced=["open"]):
                     got = await outcome_of(files.write_text(path, text, **options, atomic=atomic))
                 assert got == expected, text[:20]
                 if isinstance(expected, tuple):
@@ -166,7 +166,7 @@ def test_write_bytes(size, atomic, tmp_path):
         for number, kind in enumerate((bytes, bytearray, memoryview)):
             path = tmp_path / str(number)
             for fsync in (False, True):
-                with nothing_blocks_here():
+                with nothing_blocks_here(announced=["open"]):
                     got = await files.write_bytes(path, kind(data), atomic=atomic, fsync=fsync)
                 assert got == size
                 assert path.read_bytes() == data
@@ -410,6 +410,10 @@ def test_a_thousand_at_once(atomic, tmp_path):
         assert await asyncio.gather(*map(files.read_json, names)) == [[n] * 20 for n in range(1000)]
         got = await asyncio.gather(*map(files.read_text, names))
         assert got == [json.dumps([n] * 20) for n in range(1000)]
+        calls = [files.write_bytes(name, b"%d" % n, atomic=atomic) for n, name in enumerate(names)]
+        assert await asyncio.gather(*calls) == [len(str(n)) for n in range(1000)]
+        got = await asyncio.gather(*map(files.read_bytes, names))
+        assert got == [b"%d" % n for n in range(1000)]
         # All of them one file: it is always a whole one.
         one = tmp_path / "one"
         await files.write_bytes(one, b"%4d" % 0 * 5000, atomic=True)
@@ -507,6 +511,30 @@ def test_a_cancelled_write_in_place_goes_on(tmp_path):
         assert path.read_text() == '"late"'
 
     run(main)
+
+
+def test_a_cancelled_write_of_bytes_goes_on(tmp_path):
+    """What it writes is kept for it, whoever else lets it go."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def main():
+        task = asyncio.ensure_future(files.write_bytes(fifo, b"x" * 300_000))
+        await asyncio.sleep(0.1)  # at work: it waits for somebody who reads
+        await cancelled(task)
+        gc.collect()
+        assert await asyncio.to_thread(fifo.read_bytes) == b"x" * 300_000
+
+    run(main)
+
+
+def test_write_file_takes_paths_and_bytes(tmp_path):
+    for args in ((), ("f",), ("f", "text"), ("f", bytearray()), (1, b""), (None, b"")):
+        with pytest.raises(TypeError):
+            write_file(*args)
+    with pytest.warns(RuntimeWarning, match="never awaited"):
+        write_file(tmp_path / "f", b"")
+    assert os.listdir(tmp_path) == []
 
 
 @both

@@ -121,7 +121,7 @@ static int open_file(arn_file_job *job) {
     job->mode = st.st_mode;
     job->size = st.st_size;
     if (!S_ISREG(st.st_mode)) {
-        job->steps = ARN_FILE_OPENS;
+        job->steps &= ~(unsigned)ARN_FILE_READS;
         return 0;
     }
     if (job->flags & O_APPEND) {

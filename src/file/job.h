@@ -42,7 +42,8 @@ typedef struct arn_file_job {
     _Atomic int ended; /* all below is the owner's again */
     arn_file *file;    /* referenced; NULL before ARN_FILE_OPENS */
 
-    /* OPENS: with READS, and if it is a regular file, `block` is made and filled. */
+    /* OPENS: with READS, and if it is a regular file, `block` is made and filled; if it is none,
+     * nothing is read. */
     char *path; /* owned */
     int flags;
     mode_t mode;

@@ -184,7 +184,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_grpc(module, st) < 0 || arn_py_init_milvus_replies(module, st) < 0 ||
         arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0 ||
         arn_py_init_file(module, st) < 0 || arn_py_init_file_open(module, st) < 0 ||
-        arn_py_init_plain(module, st) < 0 || arn_py_init_milvus_lazy(module, st) < 0)
+        arn_py_init_file_whole(module, st) < 0 || arn_py_init_plain(module, st) < 0 ||
+        arn_py_init_milvus_lazy(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;

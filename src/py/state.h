@@ -97,6 +97,7 @@ int arn_py_init_ready(PyObject *module, arn_py_state *st);
 int arn_py_init_blocking(PyObject *module, arn_py_state *st);
 int arn_py_init_file(PyObject *module, arn_py_state *st);
 int arn_py_init_file_open(PyObject *module, arn_py_state *st);
+int arn_py_init_file_whole(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_client(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_endpoint(PyObject *module, arn_py_state *st);
 int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);

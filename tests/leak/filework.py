@@ -148,17 +148,21 @@ async def whole(folder: str, count: int) -> None:
         await files.write_json(path, ["some", i, {}], atomic=True, fsync=i % 8 == 0)
         await files.read_json(path, parse_int=str)
         await files.write_text(path, "text" * 1000)
+        await files.write_bytes(path, b"bytes" * 1000)
         await asyncio.gather(files.read_text(path), files.read_bytes(path))
         await files.copyfile(path, path + "-copy", progress=lambda state: None)
         for wrong in (
             files.read_bytes(path + "/no"),
             files.write_bytes(path + "/no", b"", atomic=True),
             files.write_bytes("/dev/full", b"x", atomic=True),
+            files.write_bytes("/dev/full", b"x"),
+            files.write_bytes(path + "/no", b""),
+            files.write_text(path, "\udc80", "ascii"),
             files.write_json(path, object()),
             files.copyfile(path, path),
             files.copyfile(path, path + "-copy", progress=lambda state: 1 // 0),
         ):
-            with contextlib.suppress(OSError, TypeError, ZeroDivisionError):
+            with contextlib.suppress(OSError, TypeError, ValueError, ZeroDivisionError):
                 await wrong
         await files.scandir(folder, stat=True)
         await files.walk(folder)
@@ -174,6 +178,7 @@ async def whole_cancelled(folder: str, count: int) -> None:
             for call in (
                 files.read_bytes(path),
                 files.write_bytes(path + "-w", bytes(1 << 20), atomic=True),
+                files.write_bytes(path + "-v", bytes(1 << 20)),
                 files.copyfile(path, path + "-copy", progress=lambda state: None),
                 files.copytree(folder, tree, ignore=lambda top, names: names[1:]),
                 aios.scandir(folder),
