@@ -34,9 +34,10 @@ say = @printf '==> %s\n' "$(1)"
 help:
 	@sed -n 's/^## //p' Makefile
 
-## demo            arshai's classes and the OpenAI SDK beside ours, on a real Redis and a real model
-##                 (llama.cpp's, or with OPENAI_API_KEY the account's)
-demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(if $(OPENAI_API_KEY),,$(BUILD)/.llama)
+## demo            arshai's classes and the OpenAI SDK beside ours, on a real Redis, a real Milvus and
+##                 a real model (llama.cpp's, or with OPENAI_API_KEY the account's)
+demo: $(BUILD)/.built $(BUILD)/.test-deps $(BUILD)/.apt-test $(BUILD)/.milvus-lite \
+		$(if $(OPENAI_API_KEY),,$(BUILD)/.llama)
 	@$(VENV)/bin/python demo/run.py
 
 ## test            C tests and Python tests

@@ -1,8 +1,9 @@
-"""Real text embedded, questions answered from it in a stream, arshai's agent with a real model.
+"""Text embedded and put into Milvus, questions answered from what is found there; arshai's agent.
 
-Each step is done twice: as a program does it today, with arshai's OpenAIEmbedding in
-asyncio.to_thread and the SDK's AsyncOpenAI, and with ours. The model's own time is nearly all of
-what a step takes; what differs is this process's CPU and how long its event loop is held up.
+Each step is done twice: as a program does it today, with arshai's OpenAIEmbedding, MilvusClient and
+RedisWorkingMemoryManager in asyncio.to_thread and the SDK's AsyncOpenAI, and with ours. What a
+conversation was about is kept in Redis between its questions. Where the model is asked, nearly all
+of the time is its own; what differs is this process's CPU and how long its event loop is held up.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
+import searches
 from display import Meter, say, table
-from memories import HAS_ARSHAI, RUN
+from memories import HAS_ARSHAI, RUN, Conversation, in_thread
 from models import TIMEOUT, Model
 from passages import PASSAGES, QUESTIONS
+from searches import Vector
 
 import arshai_native.openai as native
 from arshai_native.embeddings import AsyncOpenAIEmbedding
@@ -29,10 +32,8 @@ if HAS_ARSHAI:
     from arshai.core.interfaces.imemorymanager import IMemoryInput
     from arshai.embeddings.openai_embeddings import OpenAIEmbedding
 
-NEAREST = 3  # passages given to the chat model
 ANSWER = 60  # tokens at most
 
-Vector = list[float]
 Embed = Callable[[list[str]], Awaitable[dict[str, Any]]]
 
 
@@ -55,11 +56,8 @@ async def their_embedding(model: Model) -> AsyncIterator[tuple[str, Embed]]:
             )
             return {"dense": [item.embedding for item in reply.data]}
 
-    async def embed(texts: list[str]) -> dict[str, Any]:
-        return await asyncio.to_thread(embed_documents, texts)
-
     try:
-        yield f"{name} in to_thread", embed
+        yield f"{name} in to_thread", in_thread(embed_documents)
     finally:
         client.close()
 
@@ -107,26 +105,10 @@ async def embed_passages(model: Model, ours: AsyncOpenAIEmbedding) -> tuple[list
     return found[1], meters
 
 
-def nearest(question: Vector, vectors: list[Vector]) -> list[str]:
-    """The passages closest to the question, seen from the middle of all of them: of a small model
-    all vectors point much the same way.
-    """
-    middle = [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
-
-    def from_middle(vector: Vector) -> Vector:
-        return [a - b for a, b in zip(vector, middle, strict=True)]
-
-    asked = from_middle(question)
-    near = {
-        passage: cosine(asked, from_middle(vector))
-        for passage, vector in zip(PASSAGES, vectors, strict=True)
-    }
-    return sorted(near, key=near.__getitem__, reverse=True)[:NEAREST]
-
-
-def messages(question: str, passages: list[str]) -> list[dict[str, str]]:
+def messages(question: str, passages: list[str], memory: str) -> list[dict[str, str]]:
     notes = "".join(f"- {passage}\n" for passage in passages)
-    system = f"Notes:\n{notes}\nQuestions about the notes, answered in full sentences."
+    earlier = f"Earlier in this conversation:\n{memory}\n" if memory else ""
+    system = f"{earlier}Notes:\n{notes}\nQuestions about the notes, answered in full sentences."
     return [{"role": "system", "content": system}, {"role": "user", "content": question}]
 
 
@@ -145,34 +127,58 @@ async def streamed(client: Any, model: Model, prompt: Any, limit: int = ANSWER) 
     return text
 
 
-async def answer_questions(
-    model: Model, ours: AsyncOpenAIEmbedding, vectors: list[Vector]
-) -> list[Meter]:
-    questions = QUESTIONS if model.local else QUESTIONS[:1]
-    say("answers from the nearest passages, as they come")
+async def search_passages(
+    ours: AsyncOpenAIEmbedding, questions: list[str], vectors: list[Vector]
+) -> tuple[list[list[str]], searches.Steps]:
+    """(for each question the nearest passages, the steps)"""
     # Calls that wait at the same moment travel as one request.
     asked = await asyncio.gather(*map(ours.embed_document_async, questions))
-    meters = [Meter("AsyncOpenAI, the SDK's"), Meter("AsyncOpenAI, ours")]
+    # Seen from the middle of the passages: of a small model all vectors point much the same way.
+    middle = [sum(column) / len(vectors) for column in zip(*vectors, strict=True)]
+    return await searches.run(
+        searches.from_middle(vectors, middle),
+        searches.from_middle([vector["dense"] for vector in asked], middle),
+    )
+
+
+async def answer_questions(
+    model: Model, questions: list[str], found: list[list[str]], manager: Any, theirs: Any
+) -> searches.Steps:
+    say("answers from the nearest passages, as they come, and remembered")
+    steps = [
+        ("memory", [Meter(f"{type(theirs).__name__} in to_thread"), Meter(type(manager).__name__)]),
+        ("chat", [Meter("AsyncOpenAI, the SDK's"), Meter("AsyncOpenAI, ours")]),
+    ]
+    talks = [
+        Conversation("sdk", in_thread(theirs.store), in_thread(theirs.retrieve)),
+        Conversation("ours", manager.store_async, manager.retrieve_async),
+    ]
     async with (
-        openai.AsyncOpenAI(**model.client_options) as theirs,
+        openai.AsyncOpenAI(**model.client_options) as sdk,
         native.AsyncOpenAI(**model.client_options) as native_client,
     ):
-        for client in (theirs, native_client):  # connected
+        for client in (sdk, native_client):  # connected
             await client.chat.completions.create(
                 messages=[{"role": "user", "content": "Hello."}], max_tokens=1, **model.exactly
             )
-        for question, vector in zip(questions, asked, strict=True):
-            prompt = messages(question, nearest(vector["dense"], vectors))
+        for question, passages in zip(questions, found, strict=True):
             print(f"    {question}")
             texts = []
-            for meter, client in zip(meters, (theirs, native_client), strict=True):
-                print(f"      {meter.name + ':':<24}", end="", flush=True)
-                async with meter:
-                    texts.append(await streamed(client, model, prompt))
+            for client, talk, remembering, chatting in zip(
+                (sdk, native_client), talks, steps[0][1], steps[1][1], strict=True
+            ):
+                print(f"      {chatting.name + ':':<24}", end="", flush=True)
+                async with remembering:
+                    memory = await talk.recall()
+                async with chatting:
+                    text = await streamed(client, model, messages(question, passages, memory))
                 print()
+                async with remembering:
+                    await talk.remember(f"{memory}- {question} {text}\n")
+                texts.append(text)
             if model.local and texts[0] != texts[1]:
                 raise SystemExit("the answers differ")
-    return meters
+    return steps
 
 
 class AgentModel:
@@ -216,18 +222,21 @@ async def run_agent(model: Model, manager: Any, theirs: Any) -> None:
     print("    success, and arshai's manager reads what it stored")
 
 
-async def run(model: Model) -> None:
+async def run(model: Model, manager: Any, theirs: Any) -> None:
+    questions = QUESTIONS if model.local else QUESTIONS[:1]
     async with our_embedding(model) as ours:
         vectors, embedded = await embed_passages(model, ours)
-        answered = await answer_questions(model, ours, vectors)
+        found, searched = await search_passages(ours, questions, vectors)
+    answered = await answer_questions(model, questions, found, manager, theirs)
     rows = [
-        [f"{what}: {meter.name}", f"{meter.seconds:.2f}", f"{meter.cpu * 1e3:.1f}",
-         f"{meter.stall * 1e3:.1f}", f"{pair[0].cpu / max(meter.cpu, 1e-6):.1f}x"]
-        for what, pair in (("embed", embedded), ("chat", answered))
+        [f"{what}: {meter.name}", f"{meter.seconds:.3f}", f"{meter.cpu * 1e3:.1f}",
+         f"{meter.stall * 1e3:.1f}", f"{pair[0].seconds / max(meter.seconds, 1e-6):.1f}x",
+         f"{pair[0].cpu / max(meter.cpu, 1e-6):.1f}x"]
+        for what, pair in (("embed", embedded), *searched, *answered)
         for meter in pair
     ]  # fmt: skip
-    table(["with a model", "seconds", "CPU ms", "stall ms", "CPU ratio"], rows)
+    table(["step", "seconds", "CPU ms", "stall ms", "time ratio", "CPU ratio"], rows)
     print(
-        "    The seconds are the model's, whoever asks. CPU is this process's; a stall is how\n"
-        "    late a heartbeat on the loop was, less its thread's wait for a processor.\n"
+        "    The seconds of embed and chat are the model's, whoever asks. CPU is this process's; a\n"
+        "    stall is how late a heartbeat on the loop was, less its thread's wait for a processor.\n"
     )

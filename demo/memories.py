@@ -69,6 +69,37 @@ else:
     THEIRS, Input, Memory = RedisPyMemory, MemoryInput, WorkingMemory
 
 
+def in_thread(method: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """What blocks, awaitable, as a program that keeps its event loop free does it today."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(method, *args, **kwargs)
+
+    return call
+
+
+class Conversation:
+    """What is remembered of one conversation, through a manager's methods."""
+
+    def __init__(
+        self, writer: str, store: Callable[[Any], Awaitable[Any]],
+        retrieve: Callable[[Any], Awaitable[Any]],
+    ) -> None:  # fmt: skip
+        self.id, self.store, self.retrieve = f"{RUN}-{writer}", store, retrieve
+
+    def input(self, *data: Any) -> Any:
+        return Input(
+            conversation_id=self.id, memory_type="WORKING_MEMORY", data=list(data), metadata={}
+        )
+
+    async def recall(self) -> str:
+        memories = await self.retrieve(self.input())
+        return memories[0].working_memory if memories else ""
+
+    async def remember(self, text: str) -> None:
+        await self.store(self.input(Memory(working_memory=text)))
+
+
 @contextlib.contextmanager
 def redis_url() -> Iterator[str]:
     """REDIS_URL, or that of a server of the demo's own."""
@@ -162,12 +193,7 @@ async def measure(
 async def run(ours: AsyncRedisMemoryManager, theirs: Any) -> None:
     their_inputs, our_inputs = inputs("arshai"), inputs("native")
 
-    async def store(item: Any) -> Any:
-        return await asyncio.to_thread(theirs.store, item)
-
-    async def retrieve(item: Any) -> Any:
-        return await asyncio.to_thread(theirs.retrieve, item)
-
+    store, retrieve = in_thread(theirs.store), in_thread(theirs.retrieve)
     say(f"{CONVERSATIONS:,} conversations, {AT_ONCE} at once, stored and read {TURNS} times")
     before = await measure(f"{THEIRS.__name__} in to_thread", store, retrieve, their_inputs)
     after = await measure(

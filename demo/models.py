@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import openai
 from display import first_line, say
+from environ import environment
 from httpservers import CannotStart, LlamaServer
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -35,20 +37,9 @@ class Model:
         extra = {"extra_body": {"cache_prompt": False}} if self.local else {}
         return {"model": self.chat, "temperature": 0, **extra}
 
-    @contextlib.contextmanager
-    def in_environment(self) -> Iterator[None]:
+    def in_environment(self) -> AbstractContextManager[None]:
         """Where arshai's classes look for key and address."""
-        wanted = {"OPENAI_API_KEY": self.api_key, "OPENAI_BASE_URL": self.base_url}
-        before = {name: os.environ.get(name) for name in wanted}
-        os.environ.update(wanted)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+        return environment(OPENAI_API_KEY=self.api_key, OPENAI_BASE_URL=self.base_url)
 
     def refusal(self, error: Exception) -> str:
         """One line for the user. Servers quote keys that they refuse: not that."""

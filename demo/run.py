@@ -4,8 +4,9 @@
 2. answers.py    text embedded, questions answered in a stream, arshai's agent: by the account of
                  OPENAI_API_KEY (OPENAI_BASE_URL, DEMO_CHAT_MODEL, DEMO_EMBEDDING_MODEL), or by
                  llama.cpp with a small model; left out where there is neither
+3. searches.py   of that: the text in a milvus-lite that it starts, and found there
 
-Everything is checked on the way: what both ways store, embed and answer has to be the same. Ends
+Everything is checked on the way: what both ways store, embed, find and answer has to be the same. Ends
 with 0, or with one line that says what is wrong; leaves nothing running and nothing in the Redis.
 """
 
@@ -22,6 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 # arshai's models warn about pydantic's settings.
 warnings.filterwarnings("ignore", category=UserWarning, module="pydantic")
+# It uses what pymilvus 2.6 warns of.
+warnings.filterwarnings("ignore", message=".*ORM-style PyMilvus API")
 # Its log tells every step, and the URL with the password; what goes wrong the demo says itself.
 logging.disable(logging.CRITICAL)
 
@@ -42,7 +45,7 @@ async def demo() -> None:
 
 async def with_model(model: Model, ours: Any, theirs: Any) -> None:
     with refusals(model):
-        await answers.run(model)
+        await answers.run(model, ours, theirs)
         if memories.HAS_ARSHAI:
             await answers.run_agent(model, ours, theirs)
         else:
