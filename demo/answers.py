@@ -228,15 +228,17 @@ async def run(model: Model, manager: Any, theirs: Any) -> None:
         vectors, embedded = await embed_passages(model, ours)
         found, searched = await search_passages(ours, questions, vectors)
     answered = await answer_questions(model, questions, found, manager, theirs)
-    rows = [
-        [f"{what}: {meter.name}", f"{meter.seconds:.3f}", f"{meter.cpu * 1e3:.1f}",
-         f"{meter.stall * 1e3:.1f}", f"{pair[0].seconds / max(meter.seconds, 1e-6):.1f}x",
-         f"{pair[0].cpu / max(meter.cpu, 1e-6):.1f}x"]
-        for what, pair in (("embed", embedded), *searched, *answered)
-        for meter in pair
-    ]  # fmt: skip
+    rows = []
+    for what, pair in (("embed", embedded), *searched, *answered):
+        for meter in pair:
+            time = f"{pair[0].seconds / max(meter.seconds, 1e-6):.1f}x"
+            cpu = f"{pair[0].cpu / max(meter.cpu, 1e-6):.1f}x"
+            rows.append(
+                [f"{what}: {meter.name}", f"{meter.seconds:.3f}", f"{meter.cpu * 1e3:.1f}",
+                 f"{meter.stall * 1e3:.1f}", "-" if what in ("embed", "chat") else time, cpu]
+            )  # fmt: skip
     table(["step", "seconds", "CPU ms", "stall ms", "time ratio", "CPU ratio"], rows)
     print(
-        "    The seconds of embed and chat are the model's, whoever asks. CPU is this process's; a\n"
-        "    stall is how late a heartbeat on the loop was, less its thread's wait for a processor.\n"
+        "    The seconds of embed and chat are the model's, whoever asks. CPU is this process's;\n"
+        "    a stall is how late a heartbeat on the loop was, less its thread's wait to be run.\n"
     )

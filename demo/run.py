@@ -6,8 +6,9 @@
                  llama.cpp with a small model; left out where there is neither
 3. searches.py   of that: the text in a milvus-lite that it starts, and found there
 
-Everything is checked on the way: what both ways store, embed, find and answer has to be the same. Ends
-with 0, or with one line that says what is wrong; leaves nothing running and nothing in the Redis.
+Everything is checked on the way: what both ways store, embed, find and answer has to be the same.
+Ends with 0, or with one line that says what is wrong; leaves nothing running and nothing in the
+Redis.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pymilvus
@@ -68,9 +69,7 @@ class PymilvusClient:
         schema.add_field(config.pk_field, text, is_primary=True, auto_id=True, max_length=100)
         schema.add_field(config.text_field, text, max_length=65535)
         schema.add_field(config.metadata_field, pymilvus.DataType.JSON)
-        schema.add_field(
-            config.dense_field, pymilvus.DataType.FLOAT_VECTOR, dim=config.dense_dim
-        )
+        schema.add_field(config.dense_field, pymilvus.DataType.FLOAT_VECTOR, dim=config.dense_dim)
         index = self.client.prepare_index_params()
         index.add_index(config.dense_field, index_type="AUTOINDEX", metric_type="IP")
         self.client.create_collection(config.collection_name, schema=schema, index_params=index)
@@ -96,7 +95,7 @@ def milvus_or_none() -> Iterator[MilvusLite | None]:
     """The server, as long as the context lasts; None, and a line that says why, without one."""
     server = None
     if lite_packages() is None:
-        say("no Milvus, as milvus-lite is not installed (make build/.milvus-lite): in memory instead")
+        say("no Milvus: milvus-lite is not installed (make build/.milvus-lite); in memory instead")
     else:
         try:
             server = MilvusLite()
@@ -115,18 +114,34 @@ def milvus_or_none() -> Iterator[MilvusLite | None]:
 
 
 @contextlib.contextmanager
+def threads() -> Iterator[None]:
+    """asyncio's threads, of which none runs any more when the context ends. pymilvus asks a server
+    that has gone again and again, for minutes: who is interrupted would wait as long.
+    """
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor()
+    loop.set_default_executor(executor)
+    try:
+        yield
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor())
+        executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
 def clients(server: MilvusLite) -> Iterator[tuple[Any, AsyncMilvus]]:
     """(theirs, ours), both with the address from where arshai's class looks for it."""
-    with environment(
+    address = environment(
         MILVUS_HOST=server.host, MILVUS_PORT=str(server.port), MILVUS_DB_NAME="default",
         MILVUS_BATCH_SIZE="50", no_grpc_proxy=server.host,
-    ):  # fmt: skip
-        with AsyncMilvus() as ours:
-            theirs = MilvusClient() if HAS_ARSHAI else PymilvusClient(server.uri)
-            try:
+    )  # fmt: skip
+    with address, AsyncMilvus() as ours:
+        theirs = MilvusClient() if HAS_ARSHAI else PymilvusClient(server.uri)
+        try:
+            with threads():
                 yield theirs, ours
-            finally:
-                theirs.disconnect()
+        finally:
+            theirs.disconnect()
 
 
 def same(theirs: list[Any], ours: list[Any]) -> bool:
@@ -165,7 +180,7 @@ async def both_ways(
         [2 * a + b for a, b in zip(*pair, strict=True)]
         for pair in itertools.islice(itertools.permutations(vectors, 2), AT_ONCE)
     ]
-    steps: Steps = [("insert", []), ("search", []), (f"{AT_ONCE} searches", [])]
+    steps: Steps = [("create, insert", []), ("search", []), (f"{AT_ONCE} searches", [])]
     found = []
     for name, make_config, insert, search in (
         (f"{type(theirs).__name__} in to_thread", Config,
