@@ -198,6 +198,7 @@ async def both_ways(
         inserted, asked, at_once = (Meter(name) for _ in steps)
         async with inserted:
             await insert(config, documents, {"dense": vectors})
+        await nearest(vectors[0])  # the first one imports scipy
         async with asked:
             hits = [await nearest(question) for question in questions]
         async with at_once:
