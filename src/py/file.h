@@ -142,6 +142,11 @@ void arn_py_file_drop_buffer(arn_py_file *self);
  * MemoryError. */
 int arn_py_file_reserve(arn_py_file *self, size_t size);
 
+/* ---- file_open.c ---- */
+
+/* A new job that opens the path, a str or bytes; NULL with an exception set. */
+arn_file_job *arn_py_file_opening_job(PyObject *path, int flags);
+
 /* ---- file_read.c ---- */
 
 typedef enum arn_py_fill {

@@ -182,29 +182,39 @@ static PyObject *open_file(PyObject *module, PyObject *const *args, Py_ssize_t n
 
 /* ---- the job ---- */
 
+arn_file_job *arn_py_file_opening_job(PyObject *path, int flags) {
+    PyObject *bytes = NULL;
+    arn_file_job *job;
+
+    if (!PyUnicode_FSConverter(path, &bytes))
+        return NULL;
+    job = arn_file_job_new(NULL);
+    if (job != NULL)
+        job->path = arn_strdup(PyBytes_AS_STRING(bytes));
+    Py_DECREF(bytes);
+    if (job == NULL || job->path == NULL) {
+        if (job != NULL)
+            arn_op_unref(&job->op);
+        return (arn_file_job *)(void *)PyErr_NoMemory();
+    }
+    job->steps = ARN_FILE_OPENS;
+    job->flags = flags;
+    job->release = arn_py_release_anywhere;
+    return job;
+}
+
 static arn_op *make_op(arn_py_request *req) {
     opening *self = opening_of(req->client);
-    PyObject *path = NULL;
     arn_file_job *job;
 
     if (PySys_Audit("open", "OOi", self->name, self->mode, self->flags | O_CLOEXEC) < 0)
         return NULL;
     req->rt = arn_py_runtime();
-    if (req->rt == NULL || !PyUnicode_FSConverter(self->name, &path))
+    job = req->rt == NULL ? NULL : arn_py_file_opening_job(self->name, self->flags);
+    if (job == NULL)
         return NULL;
-    job = arn_file_job_new(NULL);
-    if (job != NULL)
-        job->path = arn_strdup(PyBytes_AS_STRING(path));
-    Py_DECREF(path);
-    if (job == NULL || job->path == NULL) {
-        if (job != NULL)
-            arn_op_unref(&job->op);
-        return (arn_op *)(void *)PyErr_NoMemory();
-    }
-    job->steps = ARN_FILE_OPENS;
     if (self->flags == O_RDONLY)
         job->steps |= ARN_FILE_READS;
-    job->flags = self->flags;
     return &job->op;
 }
 

@@ -1,9 +1,6 @@
 /* file_whole.c - write_file(): open, write and close as one job that needs no GIL. */
 #include "py/file.h"
 
-#include "base/alloc.h"
-#include "py/codec.h"
-
 #include <errno.h>
 #include <fcntl.h>
 
@@ -11,29 +8,18 @@
 
 static arn_op *make_op(arn_py_request *req) {
     const int flags = O_WRONLY | O_CREAT | O_TRUNC;
-    PyObject *path = NULL;
     arn_file_job *job;
 
     if (PySys_Audit("open", "Osi", req->client, "wb", flags | O_CLOEXEC) < 0)
         return NULL;
     req->rt = arn_py_runtime();
-    if (req->rt == NULL || !PyUnicode_FSConverter(req->client, &path))
+    job = req->rt == NULL ? NULL : arn_py_file_opening_job(req->client, flags);
+    if (job == NULL)
         return NULL;
-    job = arn_file_job_new(NULL);
-    if (job != NULL)
-        job->path = arn_strdup(PyBytes_AS_STRING(path));
-    Py_DECREF(path);
-    if (job == NULL || job->path == NULL) {
-        if (job != NULL)
-            arn_op_unref(&job->op);
-        return (arn_op *)(void *)PyErr_NoMemory();
-    }
-    job->steps = ARN_FILE_OPENS | ARN_FILE_WRITES | ARN_FILE_CLOSES;
-    job->flags = flags;
+    job->steps |= ARN_FILE_WRITES | ARN_FILE_CLOSES;
     job->parts[0].data = PyBytes_AS_STRING(req->args);
     job->parts[0].len = (size_t)PyBytes_GET_SIZE(req->args);
     job->held[0] = Py_NewRef(req->args);
-    job->release = arn_py_release_anywhere;
     return &job->op;
 }
 
