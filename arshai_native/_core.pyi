@@ -351,11 +351,15 @@ class MilvusSchema:
         dumps: Callable[[Any], bytes],
         loads: Callable[[str], Any],
     ) -> None: ...
-    def rows(self, data: object, *, upsert: bool = False, partial: bool = False) -> bytes | None:
-        """A list of dicts: fields_data and num_rows of an InsertRequest or UpsertRequest, to be put
-        behind the other fields' bytes. None, too, for whatever pymilvus refuses.
+    def rows(
+        self, data: object, *, upsert: bool = False, partial: bool = False, front: bytes = b""
+    ) -> bytes | None:
+        """A list of dicts: front, then fields_data and num_rows of an InsertRequest or
+        UpsertRequest; front: the other fields' bytes. None, too, for whatever pymilvus refuses.
         """
-    def columns(self, data: object, *, upsert: bool = False, partial: bool = False) -> bytes | None:
+    def columns(
+        self, data: object, *, upsert: bool = False, partial: bool = False, front: bytes = b""
+    ) -> bytes | None:
         """As rows(), of {field name: all its values}: lists, numpy arrays (of two dimensions for
         vectors), csr matrices. Names that are no fields go into the dynamic field.
         """

@@ -8,7 +8,7 @@ Files whole, and what is done with folders: each function is one job on a worker
     await files.copytree("models", "backup", progress=lambda now: print(now.copied, now.path))
 
 What they do, and what goes wrong, is as with the synchronous functions of the same names (of
-pathlib, json, os and shutil). Reading more than 256 KB takes a second job.
+pathlib, json, os and shutil). Reading more than 64 KB takes a second job.
 
 Cancelled while it waits for a thread, a call does nothing. Later: a file that is written in place
 is written to its end all the same; one that is written with atomic=True is not put in place any

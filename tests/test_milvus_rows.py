@@ -404,6 +404,8 @@ def test_columns_of_blocks(kind, nullable):
         native = _milvus_wire.schema({"fields": fields})
         made = native.columns({"x": block, "pk": np.arange(3)})
         assert made is not None
+        front = b"what comes before them"
+        assert native.columns({"x": block, "pk": np.arange(3)}, front=front) == front + made
         # Rows of Python's values where pymilvus takes numpy's in another way.
         values = list(block)
         if kind in (D.BOOL, D.JSON) or block.dtype.kind in "UO":

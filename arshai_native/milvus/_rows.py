@@ -98,12 +98,6 @@ async def write(
         native = compiled(client, collection, schema)
         if native is None:
             return PEER
-        # pymilvus asks no more of it than that it is true.
-        partial = bool(kwargs.get("partial_update", False)) and kind is UPSERT_KIND
-        write = native.columns if by_column else native.rows
-        rows = write(data, upsert=kind is UPSERT_KIND, partial=partial)
-        if rows is None:
-            return PEER
         key = plain_key(kind.name, collection, partition, named)
         if key is None:
             return PEER
@@ -118,7 +112,16 @@ async def write(
             head = template(captured.request, "fields_data", "num_rows", "schema_timestamp")
             client._plans.keep(key, head)
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
-        message = b"".join((head, fields.schema_timestamp.integer(updated), rows))
+        # pymilvus asks no more of it than that it is true.
+        partial = bool(kwargs.get("partial_update", False)) and kind is UPSERT_KIND
+        message = (native.columns if by_column else native.rows)(
+            data,
+            upsert=kind is UPSERT_KIND,
+            partial=partial,
+            front=head + fields.schema_timestamp.integer(updated),
+        )
+        if message is None:
+            return PEER
     except Exception:  # pymilvus says it in its own words
         return PEER
     started = time.monotonic()

@@ -467,9 +467,6 @@ class Backend:
     async def _insert_rows(self, io: _IO, known: _Known, rows: list[Any]) -> None:
         if known.native is None:
             raise Unencodable
-        encoded_rows = known.native.rows(rows)
-        if encoded_rows is None:
-            raise Unencodable
         head = known.plans.get(("insert",))
         if head is None:
             head = self._plan(
@@ -482,7 +479,10 @@ class Backend:
                 "insert_rows",
                 entities=rows[:1],
             )
-        result = _wire.mutation_result(await io.unary(_INSERT, head + encoded_rows), True)
+        message = known.native.rows(rows, front=head)
+        if message is None:
+            raise Unencodable
+        result = _wire.mutation_result(await io.unary(_INSERT, message), True)
         self._written(known, result)
 
     @_logged

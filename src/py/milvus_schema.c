@@ -370,9 +370,9 @@ static int is_even(const request_build *b) {
     return 1;
 }
 
-static PyObject *write_request(request_build *b) {
+static PyObject *write_request(request_build *b, const Py_buffer *front) {
     arn_py_milvus_schema *schema = b->schema;
-    size_t size = arn_pb_int_size(b->rows);
+    size_t size = (size_t)front->len + arn_pb_int_size(b->rows);
     PyObject *made;
     Py_ssize_t i;
     int pass;
@@ -389,6 +389,9 @@ static PyObject *write_request(request_build *b) {
     if (made == NULL)
         return NULL;
     p = PyBytes_AS_STRING(made);
+    if (front->len > 0)
+        memcpy(p, front->buf, (size_t)front->len);
+    p += front->len;
     for (pass = 0; pass < 2; pass++)
         for (i = 0; i < schema->count; i++) {
             const arn_milvus_field *field = &b->builds[i].builder.field;
@@ -408,24 +411,30 @@ static PyObject *write_request(request_build *b) {
 }
 
 static PyObject *make_request(PyObject *op, PyObject *args, PyObject *kwargs, int by_columns) {
-    static char *names[] = {"data", "upsert", "partial", NULL};
+    static char *names[] = {"data", "upsert", "partial", "front", NULL};
     int is_upsert = 0, is_partial = 0, r;
     PyObject *data, *made = NULL;
+    Py_buffer front = {.buf = NULL, .len = 0};
     request_build build;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$pp:rows", names, &data, &is_upsert,
-                                     &is_partial))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$ppy*:rows", names, &data, &is_upsert,
+                                     &is_partial, &front))
         return NULL;
-    if (by_columns ? !PyDict_CheckExact(data) : !PyList_CheckExact(data))
+    if (by_columns ? !PyDict_CheckExact(data) : !PyList_CheckExact(data)) {
+        PyBuffer_Release(&front);
         Py_RETURN_NONE;
-    if (begin(&build, SELF(op), is_upsert, is_upsert && is_partial) < 0)
+    }
+    if (begin(&build, SELF(op), is_upsert, is_upsert && is_partial) < 0) {
+        PyBuffer_Release(&front);
         return NULL;
+    }
     r = by_columns ? add_columns(&build, data) : add_rows(&build, data);
     if (r == 0 && !is_even(&build))
         r = OTHER;
     if (r == 0)
-        made = write_request(&build);
+        made = write_request(&build, &front);
     end(&build);
+    PyBuffer_Release(&front);
     if (r == OTHER)
         Py_RETURN_NONE;
     return made;
