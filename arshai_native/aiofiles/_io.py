@@ -20,7 +20,7 @@ def reopen(
     used: int = 0,
 ) -> Any:
     """The io object for a descriptor, which it owns, as open(name, ...) would have made it; -1: a
-    closed one. pending: what is still to be written, None if this is no regular file; at: where in
+    closed one. If there is none to be had, the descriptor is closed. pending: what is still to be written, None if this is no regular file; at: where in
     the file. For text that is read, flag: whether a "\\r" was held back there; used: how many
     characters of the chunk that begins there have been read."""
     is_closed = fd < 0
@@ -28,18 +28,35 @@ def reopen(
         fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     elif pending is not None:
         os.lseek(fd, at, os.SEEK_SET)
-    file = open(  # noqa: SIM115
-        name, mode, buffering, encoding, errors, newline, opener=lambda *_: fd
-    )
-    if is_closed:
+    is_taken = False
+
+    def opener(*_: object) -> int:
+        nonlocal is_taken
+        is_taken = True
+        return fd
+
+    # So that what is pending fits: it is not written here, on the event loop's thread.
+    if pending and len(pending) > buffering:
+        buffering = max(len(pending), io.DEFAULT_BUFFER_SIZE)
+    try:
+        file = open(name, mode, buffering, encoding, errors, newline, opener=opener)  # noqa: SIM115
+    except BaseException:
+        if not is_taken:  # else open() has closed it
+            os.close(fd)
+        raise
+    try:
+        if is_closed:
+            file.close()
+            return file
+        if flag or (pending is not None and mode[0] == "a"):
+            file.seek(at | flag << 64)
+        if used:
+            file.read(used)
+        if pending:
+            getattr(file, "buffer", file).write(pending)
+    except BaseException:
         file.close()
-        return file
-    if flag or (pending is not None and mode[0] == "a"):
-        file.seek(at | flag << 64)
-    if used:
-        file.read(used)
-    if pending:
-        getattr(file, "buffer", file).write(pending)
+        raise
     return file
 
 

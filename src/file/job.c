@@ -156,11 +156,16 @@ static int do_steps(arn_file_job *job) {
         else
             job->offset = at;
     }
+    if (job->length < 0)
+        job->length = job->offset;
     if (error == 0 && (job->steps & ARN_FILE_TRUNCATES) &&
         ftruncate(job->file->fd, job->length) != 0)
         error = errno;
-    if (error == 0 && (job->steps & ARN_FILE_READS))
+    if (error == 0 && (job->steps & ARN_FILE_READS)) {
         error = read_all(job);
+        if (job->steps & ARN_FILE_OPENS)
+            error = 0; /* it is open: that is for who reads it to meet */
+    }
     if ((job->steps & ARN_FILE_CLOSES) && job->file != NULL) {
         int fd = job->file->fd;
 
@@ -174,7 +179,8 @@ static int do_steps(arn_file_job *job) {
 
 static void run(arn_msg *msg, int aborted) {
     arn_file_job *job = job_of(ARN_CONTAINER_OF(msg, arn_op, msg));
-    int is_dropped = arn_op_is_cancelled(&job->op);
+    int is_dropped = arn_op_is_cancelled(&job->op) ||
+                     atomic_exchange_explicit(&job->begun, 1, memory_order_acq_rel);
 
     if (!aborted && !is_dropped)
         job->error = do_steps(job);
@@ -188,6 +194,7 @@ arn_file_job *arn_file_job_new(arn_file *file) {
     if (job == NULL)
         return NULL;
     arn_op_init(&job->op, run, destroy, NULL, 0);
+    atomic_init(&job->begun, 0);
     atomic_init(&job->ended, 0);
     if (file != NULL)
         arn_file_ref(file);

@@ -39,6 +39,7 @@ typedef struct arn_file_job {
     arn_op op;
     unsigned steps;
     int error;         /* errno of the step that failed, or 0 */
+    _Atomic int begun; /* by a worker; or set by an owner who takes the job away from them */
     _Atomic int ended; /* all below is the owner's again */
     arn_file *file;    /* referenced; NULL before ARN_FILE_OPENS */
 
@@ -53,7 +54,8 @@ typedef struct arn_file_job {
     arn_slice parts[2];
     size_t written;
 
-    /* SEEKS: the result goes to offset. TRUNCATES: to `length`, and back to where it was. */
+    /* SEEKS: the result goes to offset. TRUNCATES: to `length`; < 0: to where SEEKS has
+     * come, which goes there. */
     int64_t offset;
     int whence;
     int64_t length;

@@ -37,7 +37,7 @@ void arn_py_file_raise(const arn_py_file *self, int error) {
 void arn_py_file_drop_buffer(arn_py_file *self) {
     arn_free(self->block);
     self->block = NULL;
-    self->size = self->start = self->end = 0;
+    self->size = self->start = self->end = self->carry = 0;
     self->has_all = 0;
 }
 
@@ -126,6 +126,25 @@ static int settle_lost(arn_py_file *self) {
     return 1;
 }
 
+void arn_py_file_end_lost(arn_py_file *self) {
+    arn_file_job *lost = self->lost;
+
+    if (lost == NULL || self->generation != arn_runtime_generation())
+        return;
+    self->lost = NULL;
+    if (atomic_load_explicit(&lost->ended, memory_order_acquire)) {
+        settle(self, lost, 1);
+        if (self->is_closed && lost->error != 0) {
+            arn_py_file_raise(self, lost->error);
+            PyErr_WriteUnraisable((PyObject *)self);
+        }
+    } else if (!atomic_exchange_explicit(&lost->begun, 1, memory_order_acq_rel) &&
+               (lost->steps & ARN_FILE_WRITES)) {
+        arn_py_file_take_back(self, lost);
+    }
+    arn_op_unref(&lost->op);
+}
+
 /* In a forked child, what was under way is so in the parent. */
 static void check_process(arn_py_file *self) {
     unsigned generation = arn_runtime_generation();
@@ -173,13 +192,21 @@ static void send_op(arn_py_request *req, arn_op *op) {
         arn_file_job_submit(job_of(op));
 }
 
+/* The op was never sent: what it was to write is still to be written. */
+static void take_back_unsent(arn_py_file *self, arn_py_request *req, arn_op *op) {
+    if (!req->never_decode && (job_of(op)->steps & ARN_FILE_WRITES))
+        arn_py_file_take_back(self, job_of(op));
+}
+
 static void late(arn_py_request *req, arn_op *op) {
     arn_py_file *self = file_of(req->client);
 
     if (self->current != req)
         return;
-    if (op != NULL && !req->never_decode &&
-        atomic_load_explicit(&job_of(op)->ended, memory_order_acquire))
+    if (op != NULL && op->port == NULL)
+        take_back_unsent(self, req, op);
+    else if (op != NULL && !req->never_decode &&
+             atomic_load_explicit(&job_of(op)->ended, memory_order_acquire))
         settle(self, job_of(op), 1);
     arn_py_file_end_turn(self);
 }
@@ -253,6 +280,11 @@ static int advance(arn_py_file *self, arn_py_request *req, arn_op *done, PyObjec
             *result = Py_NewRef(Py_None);
         return 1;
     }
+    if (self->is_fast && self->is_closed && req->usage >= 0 &&
+        req->reply_kind == ARN_PY_FILE_CLOSE) {
+        *result = Py_NewRef(Py_None);
+        return 1;
+    }
     if (self->is_fast && !self->is_closed && req->usage >= 0) {
         arn_file_job *job = done == NULL || job_of(done)->steps == 0 ? NULL : job_of(done);
         step = self->is_writer ? arn_py_file_write_step(self, req, job, &op, result)
@@ -274,6 +306,7 @@ static int advance(arn_py_file *self, arn_py_request *req, arn_op *done, PyObjec
     if (req->rt != NULL)
         return 0;
     req->op = NULL;
+    take_back_unsent(self, req, op);
     arn_op_unref(op);
     return 1;
 
@@ -479,20 +512,17 @@ int arn_py_file_hand_over(arn_py_file *self) {
         self->is_text ? self->encoding : Py_None, self->is_text ? self->errors : Py_None,
         self->newline, pending != NULL ? pending : Py_None, at,
         is_begun ? self->chunk_flag_before : 0, is_begun ? self->used : (Py_ssize_t)0);
-    if (inner == NULL)
-        goto out;
     if (self->file != NULL) {
-        self->file->fd = -1; /* the io object's now */
+        self->file->fd = -1; /* the io object's now, or closed */
         arn_file_unref(self->file);
         self->file = NULL;
     }
-    self->is_fast = 0;
+    self->is_closed = 1;
+    self->is_fast = inner == NULL;
     arn_py_file_drop_buffer(self);
     Py_CLEAR(self->decoded);
     Py_CLEAR(self->chunk);
-    Py_XSETREF(self->inner, Py_NewRef(inner));
-out:
-    Py_XDECREF(inner);
+    Py_XSETREF(self->inner, inner);
     Py_XDECREF(pending);
-    return self->is_fast ? -1 : 0;
+    return inner == NULL ? -1 : 0;
 }

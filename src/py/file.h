@@ -123,10 +123,15 @@ PyObject *arn_py_file_call(PyObject *file, arn_py_file_method method, PyObject *
 /* The current operation is over: the next one's turn. */
 void arn_py_file_end_turn(arn_py_file *self);
 
+/* The file goes: what a job of a loop that is gone has not written comes back, unless a worker is
+ * at it. */
+void arn_py_file_end_lost(arn_py_file *self);
+
 /* A file of the class, without anything. NULL with an exception set. */
 PyObject *arn_py_file_new(PyTypeObject *type);
 
-/* An io object takes over an idle fast file's descriptor. 0, or -1 with an exception set. */
+/* An io object takes over an idle fast file's descriptor. 0, or -1 with an exception set: the file
+ * is closed then. */
 int arn_py_file_hand_over(arn_py_file *self);
 
 /* A new job for the file, for a step's *op; NULL with MemoryError. */

@@ -15,7 +15,7 @@
 /* What a worker reads ahead. */
 #define AHEAD (256u * 1024u)
 
-/* So much and more goes straight into the result. */
+/* So much and more goes straight into the result, and is nothing to be read inline. */
 #define DIRECT (96u * 1024u)
 
 /* read1() without a number, and what peek() shows: io's buffer. */
@@ -31,10 +31,13 @@ int64_t arn_py_file_place(const arn_py_file *self) {
 
 static arn_py_fill fill_by_job(arn_py_file *self, size_t want, arn_op **op) {
     size_t left = available(self);
+    int64_t more = self->length > self->position ? self->length - self->position : 0;
     arn_file_job *job = arn_py_file_job(self, ARN_FILE_READS);
 
     if (job == NULL)
         return ARN_PY_FILL_FAILED;
+    if (want > AHEAD && (uint64_t)more < want) /* there is hardly so much */
+        want = (size_t)more + 1;
     job->want = want > AHEAD ? want : AHEAD;
     job->block_size = left + job->want;
     job->block = arn_malloc(job->block_size);
@@ -64,6 +67,8 @@ arn_py_fill arn_py_file_fill(arn_py_file *self, size_t want, arn_op **op) {
 
     if (self->cannot_now)
         return is_at_length(self) ? ARN_PY_FILL_END : fill_by_job(self, want, op);
+    if (want >= DIRECT)
+        return fill_by_job(self, want, op);
     if (left == 0)
         self->start = self->end = 0;
     /* A file that has been read to its end has one byte of room: enough to see that it still ends
@@ -95,8 +100,12 @@ arn_py_fill arn_py_file_filled(arn_py_file *self, const arn_file_job *job) {
 static PyObject *take(arn_py_file *self, size_t n) {
     PyObject *bytes = PyBytes_FromStringAndSize(self->block + self->start, (Py_ssize_t)n);
 
-    if (bytes != NULL)
-        self->start += n;
+    if (bytes == NULL)
+        return NULL;
+    self->start += n;
+    /* As with io, what has been read to the end of the file is read anew by who goes back. */
+    if (self->has_all && self->start == self->end)
+        self->start = self->end = 0;
     return bytes;
 }
 
@@ -161,6 +170,8 @@ static arn_py_file_step end_direct(arn_py_file *self, arn_py_request *req, arn_f
             return ARN_PY_FILE_DONE;
         return read_direct(self, req, bytes, filled, op);
     }
+    if (filled < total && !job->at_end)
+        return read_direct(self, req, bytes, filled, op); /* for the error that ended it */
     if (filled < total)
         _PyBytes_Resize(&bytes, (Py_ssize_t)filled); /* NULL with an exception if it fails */
     return done(result, bytes);
@@ -274,6 +285,7 @@ static arn_py_file_step next_line(arn_py_file *self, arn_py_request *req, arn_fi
 
 /* ---- the rest ---- */
 
+/* As with io, nobody can resize what is read into while that is under way. */
 static arn_py_file_step read_into(arn_py_file *self, arn_py_request *req, arn_file_job *job,
                                   arn_op **op, PyObject **result) {
     PyObject *bytes = NULL;
@@ -291,6 +303,18 @@ static arn_py_file_step read_into(arn_py_file *self, arn_py_request *req, arn_fi
         Py_DECREF(bytes);
     }
     PyBuffer_Release(&into);
+    if (step == ARN_PY_FILE_MORE && job == NULL) {
+        PyObject *view = PyMemoryView_FromObject(req->args);
+
+        if (view == NULL) {
+            arn_op_unref(*op);
+            *op = NULL;
+            return ARN_PY_FILE_DONE;
+        }
+        Py_SETREF(req->args, view);
+    } else if (job != NULL && step == ARN_PY_FILE_DONE) {
+        Py_CLEAR(req->args); /* the drain still holds the request while the woken task runs */
+    }
     return step;
 }
 
@@ -339,7 +363,9 @@ arn_py_file_step arn_py_file_read_seek(arn_py_file *self, int64_t offset, int wh
         return ARN_PY_FILE_SLOW;
     if (target < 0)
         return ARN_PY_FILE_SLOW;
-    if (target <= self->position && target >= self->position - (int64_t)self->end) {
+    /* Text, as with io, is always read anew. */
+    if (!self->is_text && target <= self->position &&
+        target >= self->position - (int64_t)self->end) {
         self->start = self->end - (size_t)(self->position - target);
         return done(result, PyLong_FromLongLong(target));
     }

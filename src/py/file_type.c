@@ -274,6 +274,9 @@ static void finalize_slot(PyObject *op) {
     if (!self->is_fast || self->is_closed || self->file == NULL)
         return;
     error = arn_py_take_error();
+    arn_py_file_end_lost(self);
+    if (self->is_closed)
+        goto out;
     if (PyErr_ResourceWarning(op, 1, "unclosed file %R", op) < 0) {
         if (PyErr_ExceptionMatches(PyExc_Warning))
             PyErr_WriteUnraisable(op);
@@ -281,14 +284,18 @@ static void finalize_slot(PyObject *op) {
     }
     while (self->is_writer && done < self->end) {
         ssize_t n = write(self->file->fd, self->block + done, self->end - done);
-        if (n < 0 && errno != EINTR)
+        if (n < 0 && errno != EINTR) {
+            arn_py_file_raise(self, errno);
+            PyErr_WriteUnraisable(op);
             break;
+        }
         done += n > 0 ? (size_t)n : 0;
     }
     arn_file_unref(self->file);
     self->file = NULL;
     self->is_closed = 1;
     arn_py_file_drop_buffer(self);
+out:
     if (error != NULL) {
         arn_py_raise(error);
         Py_DECREF(error);

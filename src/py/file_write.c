@@ -212,16 +212,18 @@ static arn_py_file_step seek(arn_py_file *self, arn_py_request *req, arn_file_jo
 
 static arn_py_file_step truncate_file(arn_py_file *self, arn_py_request *req, arn_file_job *job,
                                       arn_op **op, PyObject **result) {
-    int64_t length = req->args != NULL && req->args != Py_None ? req->number : place(self);
+    int is_here = req->args == NULL || req->args == Py_None;
 
     if (job != NULL)
         return written(self, job, result, PyLong_FromLongLong(job->length));
-    if (length < 0)
+    if (!is_here && req->number < 0)
         return ARN_PY_FILE_SLOW;
-    job = writing_job(self, ARN_FILE_TRUNCATES);
+    /* Where that is, is known when all is written: who appends may not be alone. */
+    job = writing_job(self, is_here ? ARN_FILE_SEEKS | ARN_FILE_TRUNCATES : ARN_FILE_TRUNCATES);
     if (job == NULL)
         return ARN_PY_FILE_DONE;
-    job->length = length;
+    job->whence = SEEK_CUR;
+    job->length = is_here ? -1 : req->number;
     *op = &job->op;
     return ARN_PY_FILE_MORE;
 }
