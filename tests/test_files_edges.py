@@ -13,8 +13,8 @@ import threading
 import time
 
 import pytest
-from fileskit import leftovers, ordinary_user
 from filekit import path_with, script
+from fileskit import leftovers, ordinary_user
 
 from arshai_native import _core, aiofiles, files
 
@@ -102,9 +102,9 @@ def test_an_error_behind_data_is_no_end(on_loop, how):
         on_loop(main())
     finally:
         libc.mmap.restype = ctypes.c_void_p
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [
-            ctypes.c_long
-        ]
+        libc.mmap.argtypes = (
+            [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+        )
         libc.mmap(hole, size // 2, 3, 0x32, -1, 0)  # MAP_FIXED: mmap.close() unmaps all
 
 
@@ -241,7 +241,9 @@ async def closed(f):
 
 @pytest.mark.parametrize("call", ["flush", "close"])
 @pytest.mark.parametrize("has_ended", [False, True])
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_loop_that_goes_takes_nothing_with_it(tmp_path, call, has_ended):
     """A flush() or close() that no thread has taken up when its loop and its file go."""
     path = tmp_path / "f"
@@ -283,6 +285,27 @@ def test_a_loop_that_goes_takes_nothing_with_it(tmp_path, call, has_ended):
         release.set()
 
 
+def test_what_waits_for_a_thread_at_the_end_is_written(tmp_path):
+    """Nobody has given it up: a loop that is not asyncio.run()'s has just stopped."""
+    code = """
+        import asyncio, sys, time
+        from arshai_native import _core, aiofiles
+        async def main():
+            global f, tasks
+            f = await aiofiles.open(sys.argv[1], "wb")
+            await f.write(b"not lost")
+            calls = [_core.run_blocking(time.sleep, 0.3) for _ in range(40)]
+            tasks = [asyncio.ensure_future(call) for call in [*calls, f.close()]]
+            await asyncio.sleep(0)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        sys.kept = loop, tasks
+    """
+    done = script(code, str(tmp_path / "f"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f").read_bytes() == b"not lost"
+
+
 def test_what_a_dropped_file_cannot_write_is_told(tmp_path):
     code = """
         import asyncio, gc, resource, signal, sys
@@ -310,7 +333,8 @@ def test_closed_twice_with_no_descriptor_left(tmp_path):
             f = await aiofiles.open(sys.argv[1])
             await f.read()
             await f.close()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
             await f.close()
         asyncio.run(main())
     """

@@ -20,9 +20,10 @@ def reopen(
     used: int = 0,
 ) -> Any:
     """The io object for a descriptor, which it owns, as open(name, ...) would have made it; -1: a
-    closed one. If there is none to be had, the descriptor is closed. pending: what is still to be written, None if this is no regular file; at: where in
-    the file. For text that is read, flag: whether a "\\r" was held back there; used: how many
-    characters of the chunk that begins there have been read."""
+    closed one. If there is none to be had, the descriptor is closed. pending: what is still to be
+    written, None if this is no regular file; at: where in the file. For text that is read, flag:
+    whether a "\\r" was held back there; used: how many characters of the chunk that begins there
+    have been read."""
     is_closed = fd < 0
     if is_closed:
         fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

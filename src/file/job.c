@@ -182,6 +182,9 @@ static void run(arn_msg *msg, int aborted) {
     int is_dropped = arn_op_is_cancelled(&job->op) ||
                      atomic_exchange_explicit(&job->begun, 1, memory_order_acq_rel);
 
+    /* What has been taken for an open file is not lost with the threads: it is written here. */
+    if ((job->steps & ARN_FILE_WRITES) && !(job->steps & ARN_FILE_OPENS))
+        aborted = 0;
     if (!aborted && !is_dropped)
         job->error = do_steps(job);
     atomic_store_explicit(&job->ended, 1, memory_order_release);
