@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 
 import pytest
@@ -219,6 +220,20 @@ def test_calls_that_cannot_be(args, kind):
         channel.unary("/a", b"", tiemout=1)
     with pytest.raises(TypeError):
         channel.unary("/a", b"", message=b"")
+
+
+def test_arguments_that_close_the_channel(channel_to, unary, grpc_server):
+    """Reading them may run anything; the call is then none of a channel that is gone."""
+    channel = channel_to(grpc_server)
+    assert unary(channel, ECHO, b"x", 20) == b"x"
+
+    def pairs():
+        channel.close()
+        time.sleep(0.1)  # the io thread lets go of it
+        yield "a", "b"
+
+    with pytest.raises(ValueError, match="closed"):
+        unary(channel, ECHO, b"x", 20, pairs())
 
 
 def test_no_secret_is_shown():

@@ -350,30 +350,27 @@ static int check_open(const arn_py_grpc_channel *self) {
 
 arn_grpc_op *arn_py_grpc_op(arn_py_grpc_channel *self, PyObject *path,
                             const arn_py_grpc_options *options) {
-    arn_grpc_channel *channel;
+    arn_grpc_channel *channel = NULL;
     arn_grpc_head *head = NULL;
-    arn_grpc_op *op;
+    arn_grpc_op *op = NULL;
     uint64_t timeout_ms;
     arn_py_grpc_pairs p;
 
-    if (check_open(self) < 0 || arn_py_to_ms(options->timeout, "timeout", &timeout_ms) < 0)
+    if (check_open(self) < 0 || arn_py_to_ms(options->timeout, "timeout", &timeout_ms) < 0 ||
+        arn_py_grpc_take_pairs(&p, options->metadata) < 0)
         return NULL;
-    channel = core_of(self);
-    if (channel == NULL || arn_py_grpc_take_pairs(&p, options->metadata) < 0)
-        return NULL;
-    if (path != NULL) {
-        head = head_of(self, path);
-        if (head == NULL) {
-            arn_py_grpc_clear_pairs(&p);
-            return NULL;
-        }
+    /* Reading the arguments may run any code, which may have closed the channel: only what comes
+     * now runs none. */
+    if ((path == NULL || (head = head_of(self, path)) != NULL) && check_open(self) == 0)
+        channel = core_of(self);
+    if (channel != NULL) {
+        op = arn_grpc_op_new(channel, head, p.slices, p.count);
+        if (op == NULL)
+            PyErr_NoMemory();
     }
-    op = arn_grpc_op_new(channel, head, p.slices, p.count);
     arn_py_grpc_clear_pairs(&p);
-    if (op == NULL) {
-        PyErr_NoMemory();
+    if (op == NULL)
         return NULL;
-    }
     op->base.timeout_ms = timeout_ms;
     op->waits = options->waits;
     return op;
