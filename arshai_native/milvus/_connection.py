@@ -35,30 +35,35 @@ logger = logging.getLogger("arshai_native.milvus")
 
 
 class AnyLoopLock:
-    """What asyncio.Lock is, for tasks of any event loops in any threads."""
+    """
+    What asyncio.Lock is, for tasks of any event loops in any threads.
+
+    It belongs to a waiter from the moment that this is taken from the queue, whatever becomes of
+    that task or its loop: its coroutine then hands it on, be it when it is thrown away.
+    """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
+        # Again in the same thread: the garbage collector throws coroutines away at any place.
+        self._guard = threading.RLock()
         self._held = False
         self._waiters: collections.deque[tuple[Any, asyncio.Future[None]]] = collections.deque()
 
     async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        waiter = (loop, loop.create_future())
         with self._guard:
             if not self._held:
                 self._held = True
                 return
-            loop = asyncio.get_running_loop()
-            waiter = (loop, loop.create_future())
             self._waiters.append(waiter)
         try:
             await waiter[1]
-        except asyncio.CancelledError:
+        except BaseException:  # also when the coroutine is thrown away with its loop
             with self._guard:
                 waits = waiter in self._waiters
                 if waits:
                     self._waiters.remove(waiter)
-            # It may have been handed over already; of a cancelled future _give() sees to that.
-            if not waits and not waiter[1].cancelled():
+            if not waits:  # it is this one's already
                 self._release()
             raise
 
@@ -70,17 +75,16 @@ class AnyLoopLock:
             while self._waiters:
                 loop, future = self._waiters.popleft()
                 try:
-                    loop.call_soon_threadsafe(self._give, future)
+                    loop.call_soon_threadsafe(_wake, future)
                 except RuntimeError:  # its loop is closed
                     continue
                 return
             self._held = False
 
-    def _give(self, future: asyncio.Future[None]) -> None:
-        if future.done():
-            self._release()
-        else:
-            future.set_result(None)
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class NativeHandler(AsyncGrpcHandler):
