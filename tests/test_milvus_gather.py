@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import random
+import re
 import threading
 import weakref
 
@@ -96,6 +97,52 @@ def test_what_waits_travels_together(fake):
             assert all(type(each) is type(results[0]) and len(each) == 1 for each in results)
 
     run(main)
+
+
+def test_a_call_is_of_the_database_it_was_made_in(fake):
+    """What waits when the client changes its database goes to the one before."""
+    gate = Gate(fake)
+    fake.on("DescribeDatabase", lambda _: milvus_pb2.DescribeDatabaseResponse())
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri, db_name="first") as client:
+            tasks = await behind(client, fake, gate, 3)
+            await client.use_database("second")
+            tasks += [asyncio.ensure_future(client.search("c", data=[vector(9)]))]
+            assert await until(lambda: len(sizes(fake)) == 2)
+            gate.open.set()
+            assert list(map(id_of, await asyncio.gather(*tasks))) == [1000, 0, 1, 2, 9]
+
+    run(main)
+    seen = [(each.nq, data["dbname"]) for name, each, data in fake.requests if name == "Search"]
+    assert sorted(seen) == [(1, "first"), (1, "second"), (3, "first")]
+
+
+def test_a_row_is_of_the_database_it_was_asked_for_in(fake):
+    opened = threading.Event()
+    fake.on("DescribeDatabase", lambda _: milvus_pb2.DescribeDatabaseResponse())
+
+    async def answer(request):
+        while not opened.is_set():
+            await asyncio.sleep(0.005)
+        keys = list(map(int, re.findall(r"\d+", request.expr)))
+        column = {"type": 5, "field_name": "id", "scalars": {"long_data": {"data": keys}}}
+        return milvus_pb2.QueryResults(fields_data=[column], output_fields=["id"])
+
+    fake.on("Query", answer)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri, db_name="first") as client:
+            tasks = [asyncio.ensure_future(client.get("c", 1))]
+            assert await until(lambda: fake.calls["Query"] == 1)
+            tasks += [asyncio.ensure_future(client.get("c", key)) for key in (2, 3)]
+            await asyncio.sleep(0.01)
+            await client.use_database("second")
+            opened.set()
+            assert await asyncio.gather(*tasks) == [[{"id": 1}], [{"id": 2}], [{"id": 3}]]
+
+    run(main)
+    assert [data["dbname"] for name, _, data in fake.requests if name == "Query"] == ["first"] * 2
 
 
 def test_not_when_told_so(fake):

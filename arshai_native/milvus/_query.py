@@ -67,10 +67,12 @@ class _QueryPlan:
         self.combinable = _COMBINABLE.issuperset(options)
         self.together = Together()
 
-    def message(self, client: Any, collection: str, expression: str) -> bytes:
+    def message(
+        self, client: Any, collection: str, expression: str, database: str | None = None
+    ) -> bytes:
         head = self.head
         if self.timestamp is not None:
-            head += self.timestamp.bytes(last_write(collection, client))
+            head += self.timestamp.bytes(last_write(collection, client, database))
         return head + QUERY.expr.data(expression.encode()) if expression else head
 
 
@@ -152,32 +154,40 @@ def _is_gatherable(client: Any, schema: Any, key: Any) -> bool:
 
 
 def _gatherer(plan: _QueryPlan, client: Any, collection: str) -> Gatherer:
-    """Of single rows that are fetched alike."""
-    found = plan.together.find(None)
+    """Of single rows that are fetched alike, in one database: as for searches."""
+    database = client._config.db_name
+    found = plan.together.find(database)
     if found is not None:
         return found
+    context = client._generate_call_context()
 
     async def send(keys: list[Any]) -> list[Any]:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible
         distinct = list(dict.fromkeys(keys))
-        expression, schema = await _expression(client, collection, distinct, None, {})
-        metadata = metadata_of(client, channel, {})
-        message = plan.message(client, collection, expression)
+        expression, schema = await _expression(client, collection, distinct, None, {}, context)
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
+        message = plan.message(client, collection, expression, database)
         reply = await channel.send(_QUERY, message, None, metadata)
         result = _wire.query_result(reply, plan.strict)
         if len(keys) == 1:
             return [result]
         return _wire.rows_of(result, client._extract_primary_field(schema)["name"], keys)
 
-    return plan.together.make(None, send)
+    return plan.together.make(database, send)
 
 
 async def _expression(
-    client: Any, collection: str, ids: list[Any], timeout: Any, kwargs: dict[str, Any]
+    client: Any,
+    collection: str,
+    ids: list[Any],
+    timeout: Any,
+    kwargs: dict[str, Any],
+    context: Any = None,
 ) -> tuple[str, dict[str, Any]]:
-    context = client._generate_call_context(**kwargs)
+    if context is None:
+        context = client._generate_call_context(**kwargs)
     schema, _ = await client._handler._get_schema(
         collection, timeout=timeout, context=context, **kwargs
     )
@@ -236,6 +246,7 @@ async def delete(
             client._plans.keep(key, head)
         metadata = metadata_of(client, channel, apart)
         message = head + DELETE.expr.data(expression.encode())
+        database = client._config.db_name
     except Exception:
         return PEER
     started = time.monotonic()
@@ -248,7 +259,7 @@ async def delete(
             filter=filter, partition_name=partition, **kwargs,
         )  # fmt: skip
     ts_utils.update_collection_ts(
-        collection, result.timestamp, client._handler.server_address, client._config.db_name
+        collection, result.timestamp, client._handler.server_address, database
     )
     if result.primary_keys:
         return list(result.primary_keys)

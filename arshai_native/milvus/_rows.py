@@ -135,7 +135,7 @@ async def write(
             partition_name=partition, **kwargs,
         )  # fmt: skip
     ts_utils.update_collection_ts(
-        collection, result.timestamp, client._handler.server_address, client._config.db_name
+        collection, result.timestamp, client._handler.server_address, context.get_db_name()
     )
     if kind is INSERT_KIND:
         return OmitZeroDict(

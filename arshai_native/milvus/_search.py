@@ -47,9 +47,13 @@ def follows_writes(options: dict[str, Any]) -> bool:
     return level is None or get_consistency_level(level) == common_pb2.ConsistencyLevel.Session
 
 
-def last_write(collection: str, client: Any) -> int:
-    address, database = client._handler.server_address, client._config.db_name
-    written: int = ts_utils.get_collection_ts(collection, address, database)
+def last_write(collection: str, client: Any, database: str | None = None) -> int:
+    """database: the client's, unless it has another one by now."""
+    if database is None:
+        database = client._config.db_name
+    written: int = ts_utils.get_collection_ts(
+        collection, client._handler.server_address, database
+    )
     return written or ts_utils.get_eventually_ts()
 
 
@@ -152,11 +156,17 @@ class SearchPlan:
         self.together = Together()
 
     def message(
-        self, client: Any, collection: str, kind: int, count: int, vectors: list[bytes]
+        self,
+        client: Any,
+        collection: str,
+        kind: int,
+        count: int,
+        vectors: list[bytes],
+        database: str | None = None,
     ) -> bytes:
         head = self.head
         if self.timestamp is not None:
-            head += self.timestamp.bytes(last_write(collection, client))
+            head += self.timestamp.bytes(last_write(collection, client, database))
         return _core.milvus_search_request(head, kind, count, vectors)
 
 
@@ -228,21 +238,23 @@ def _search_plan(
 
 
 def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int) -> Gatherer:
-    """Of searches that are alike."""
-    found = plan.together.find(kind)
+    """Of searches that are alike, in one database: a client may change its own meanwhile."""
+    database = client._config.db_name
+    found = plan.together.find((database, kind))
     if found is not None:
         return found
+    context = client._generate_call_context()
 
     async def send(vectors: list[bytes]) -> list[Any]:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible
-        metadata = metadata_of(client, channel, {})
+        metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         count = len(vectors)
-        message = plan.message(client, collection, kind, count, vectors)
+        message = plan.message(client, collection, kind, count, vectors, database)
         reply = await channel.send(_SEARCH, message, None, metadata)
         if count == 1:
             return [_wire.search_result(reply, plan.round_decimal)]
         return _wire.search_results(reply, plan.round_decimal, count)
 
-    return plan.together.make(kind, send)
+    return plan.together.make((database, kind), send)
