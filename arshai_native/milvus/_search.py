@@ -12,7 +12,7 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.client.types import get_consistency_level
 from pymilvus.grpc_gen import common_pb2
 
-from arshai_native import _core
+from arshai_native import _core, _milvus_wire
 from arshai_native._gather import Gatherer
 
 from . import _sdk, _wire
@@ -75,6 +75,8 @@ def encoded(data: Any, vector_type: int) -> tuple[int, int, bytes]:
         if any([type(vector) is tuple for vector in data]):
             raise Unencodable  # a tuple is a list to the encoder, but not to pymilvus's check
     elif type(data) is not np.ndarray:
+        raise Unencodable
+    if not _milvus_wire.vectors_agree():
         raise Unencodable
     vectors = _core.milvus_vectors(data, vector_type)
     if vectors is None:
