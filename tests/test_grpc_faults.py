@@ -117,6 +117,11 @@ def test_killed_with_calls_under_way(channel_to, own_grpc_server):
     run(main)
 
 
+def test_keepalive_without_a_timeout_ends_no_connection(channel_to, grpc_server, unary):
+    channel = channel_to(grpc_server, keepalive=0.05, keepalive_timeout=None)
+    unary(channel, SLEEP, b"0.5", 20)
+
+
 def test_frozen_server(channel_to, own_grpc_server, unary):
     """A deadline ends the call; the keepalive finds out without one."""
     channel = channel_to(own_grpc_server, keepalive=0.3, keepalive_timeout=0.3)

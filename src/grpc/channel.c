@@ -72,7 +72,8 @@ arn_grpc_channel *arn_grpc_channel_new(arn_runtime *rt, const arn_grpc_config *c
     }
     atomic_init(&channel->refs, 1);
     channel->rt = rt;
-    channel->keepalive_ms = config->keepalive_ms;
+    /* A ping whose answer may take for ever says nothing. */
+    channel->keepalive_ms = config->keepalive_timeout_ms != 0 ? config->keepalive_ms : 0;
     arn_queue_init(&channel->waiting);
     arn_queue_init(&channel->conns);
     return channel;

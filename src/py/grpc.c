@@ -556,9 +556,9 @@ PyDoc_STRVAR(
     "A gRPC channel on the io thread, for any number of event loops and threads.\n\n"
     "host and port, or the path of a unix socket. metadata: pairs sent with every call.\n"
     "max_receive: bytes of a reply, -1: no limit. keepalive: seconds of silence before the\n"
-    "server is pinged, None: never. tls: dict(ca, cert, key in PEM; server_name; verify=True),\n"
-    "each may be left out. max_connections: opened one by one where the server\n"
-    "limits the calls on each.");
+    "server is pinged, keepalive_timeout: until it must have answered; None: never. tls:\n"
+    "dict(ca, cert, key in PEM; server_name; verify=True), each may be left out.\n"
+    "max_connections: opened one by one where the server limits the calls on each.");
 
 PyDoc_STRVAR(unary_doc,
              "unary(method, message, timeout=None, metadata=(), wait_for_ready=False)\n--\n\n"
