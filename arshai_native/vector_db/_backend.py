@@ -49,6 +49,7 @@ from . import _collection
 from ._collection import NativeCollection
 from ._connection import Blocking, Connection, Waiting
 from ._entities import Rows
+from ._milvus import shown
 
 logger = logging.getLogger("arshai_native.vector_db")
 
@@ -110,7 +111,10 @@ class Backend:
         self, uri: str, token: str, db_name: str, timeout: float | None, gather: bool,
         batch_size: int, flush: bool, options: dict[str, Any],
     ) -> None:  # fmt: skip
-        self._config = ConnectionConfig.from_uri(uri, token=token, db_name=db_name, **options)
+        try:
+            self._config = ConnectionConfig.from_uri(uri, token=token, db_name=db_name, **options)
+        except MilvusException as error:  # it quotes the URI
+            raise type(error)(message=error.message.replace(uri, shown(uri))) from None
         self.connection = Connection(self._config, timeout)
         self.waiting = self.connection.waiting
         self.blocking = self.connection.blocking

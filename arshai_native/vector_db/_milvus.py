@@ -105,8 +105,7 @@ class AsyncMilvus:
         self._making = threading.Lock()
 
     def __repr__(self) -> str:
-        scheme, separator, rest = self.uri.rpartition("://")
-        return f"<{type(self).__name__} {scheme}{separator}{rest.rpartition('@')[2]}>"
+        return f"<{type(self).__name__} {shown(self.uri)}>"
 
     # ---- the connection ----
 
@@ -394,6 +393,12 @@ class AsyncMilvus:
             backend.waiting, config, dense_vectors, sparse_vectors, expr, output_fields, limit,
             search_params,
         )  # fmt: skip
+
+
+def shown(uri: str) -> str:
+    """Without the user and password that may be in it."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _attributes_of(config: Any) -> dict[str, Any]:
