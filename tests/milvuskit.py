@@ -9,7 +9,7 @@ import math
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableSequence
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,19 @@ async def outcome(call: Callable[[], Awaitable[Any]]) -> tuple[str, Any]:
         # milvus-lite numbers its plans.
         message = re.sub(r"plan node id: \d+", "plan node id: #", message)
         return "error", (type(error), code() if callable(code) else code, message)
+
+
+def anonymous(value: Any, name: str) -> Any:
+    """The same for two collections; a whole server speaks of them by their numbers, too."""
+    if type(value) is str:
+        return re.sub(r"\d{15,}", "#", value.replace(name, "NAME"))
+    if type(value) in (list, tuple):
+        return type(value)(anonymous(each, name) for each in value)
+    if type(value) is dict:
+        return {key: anonymous(each, name) for key, each in value.items()}
+    if isinstance(value, MutableSequence) and not isinstance(value, list):  # protobuf's
+        return [anonymous(each, name) for each in value]
+    return value
 
 
 def same(left: Any, right: Any, path: str = "result") -> None:

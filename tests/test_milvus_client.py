@@ -7,12 +7,10 @@ import base64
 import inspect
 import logging
 import os
-import re
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import MutableSequence
 
 import grpc
 import pymilvus
@@ -20,7 +18,7 @@ import pytest
 from faultkit import run
 from grpc._cython import cygrpc
 from milvusfake import FakeMilvus, Status, collection, search_reply
-from milvuskit import clients, name_of, outcome, peers_refuse, same
+from milvuskit import anonymous, clients, name_of, outcome, peers_refuse, same
 from milvusservers import lite_packages
 from pymilvus import DataType
 from pymilvus.client.async_grpc_handler import AsyncGrpcHandler
@@ -552,19 +550,6 @@ def test_an_error_is_logged_once_and_without_the_token(fake, caplog):
 OF_ITS_OWN = frozenset(
     ("describe_collection", "list_collections", "describe_index", "describe_replica", "compact")
 )
-
-
-def anonymous(value, name):
-    """The same for two collections; a whole server speaks of them by their numbers, too."""
-    if type(value) is str:
-        return re.sub(r"\d{15,}", "#", value.replace(name, "NAME"))
-    if type(value) in (list, tuple):
-        return type(value)(anonymous(each, name) for each in value)
-    if type(value) is dict:
-        return {key: anonymous(each, name) for key, each in value.items()}
-    if isinstance(value, MutableSequence) and not isinstance(value, list):  # protobuf's
-        return [anonymous(each, name) for each in value]
-    return value
 
 
 def test_the_life_of_a_collection(lite):

@@ -51,9 +51,7 @@ def last_write(collection: str, client: Any, database: str | None = None) -> int
     """database: the client's, unless it has another one by now."""
     if database is None:
         database = client._config.db_name
-    written: int = ts_utils.get_collection_ts(
-        collection, client._handler.server_address, database
-    )
+    written: int = ts_utils.get_collection_ts(collection, client._handler.server_address, database)
     return written or ts_utils.get_eventually_ts()
 
 
