@@ -455,3 +455,32 @@ def test_after_a_shutdown_work_goes_on(tmp_path):
         path_with(tmp_path, b"abc"),
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("count", "cancel"), [(1, True), (60, True), (60, False)])
+def test_a_subinterpreter_ends_after_its_calls(count, cancel):
+    """Those that have begun, and those that wait for a thread."""
+    code = """
+        import sys, textwrap
+        try:
+            from _testcapi import run_in_subinterp
+        except ImportError:
+            sys.exit()
+        code = f'''
+        import sys; sys.path[:] = {sys.path!r}
+        import asyncio, time
+        from arshai_native import _core
+        async def main():
+            calls = [_core.run_blocking(time.sleep, 0.1) for _ in range({sys.argv[1]})]
+            tasks = [asyncio.ensure_future(call) for call in calls]
+            await asyncio.sleep(0.05)
+            return tasks
+        if {sys.argv[2]}:
+            asyncio.run(main())
+        else:
+            asyncio.new_event_loop().run_until_complete(main())
+        '''
+        assert run_in_subinterp(textwrap.dedent(code)) == 0
+    """
+    done = script(code, str(count), str(cancel))
+    assert done.returncode == 0, done.stderr

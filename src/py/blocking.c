@@ -45,6 +45,7 @@ static void make(arn_py_call *call) {
 static void run(arn_msg *msg, int aborted) {
     arn_op *op = ARN_CONTAINER_OF(msg, arn_op, msg);
     arn_py_call *call = call_of(op);
+    arn_py_state *counted = call->counted;
     PyThreadState *thread = NULL;
 
     /* Left behind: the interpreter may be gone. */
@@ -60,6 +61,25 @@ static void run(arn_msg *msg, int aborted) {
                            : arn_op_is_cancelled(op) ? ARN_ECANCELED
                            : aborted                 ? ARN_ESHUTDOWN
                                                      : ARN_ENOMEM);
+    if (counted != NULL)
+        atomic_fetch_sub_explicit(&counted->calls, 1, memory_order_release);
+}
+
+void arn_py_call_submit(arn_py_state *st, arn_op *op) {
+    /* The main interpreter's end does not wait for all of them, see arn_workers_stop(). */
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        call_of(op)->counted = st;
+        atomic_fetch_add_explicit(&st->calls, 1, memory_order_relaxed);
+    }
+    arn_workers_submit(&op->msg);
+}
+
+void arn_py_wait_for_calls(arn_py_state *st) {
+    Py_BEGIN_ALLOW_THREADS
+    while (atomic_load_explicit(&st->calls, memory_order_acquire) > 0)
+        uv_sleep(1);
+    Py_END_ALLOW_THREADS
+    arn_py_release_pending();
 }
 
 arn_op *arn_py_call_new(PyObject *callable, PyObject *args, PyObject *kwargs) {
@@ -109,8 +129,7 @@ static PyObject *convert(arn_py_request *req, arn_op *op, double *again) {
 }
 
 static void send_op(arn_py_request *req, arn_op *op) {
-    (void)req;
-    arn_workers_submit(&op->msg);
+    arn_py_call_submit(req->st, op);
 }
 
 static const arn_py_request_class run_blocking_class = {

@@ -187,7 +187,7 @@ static void send_op(arn_py_request *req, arn_op *op) {
     if (self->current != req)
         arn_queue_push(&self->waiting, &op->node);
     else if (req->never_decode)
-        arn_workers_submit(&op->msg);
+        arn_py_call_submit(req->st, op);
     else
         arn_file_job_submit(job_of(op));
 }

@@ -1,5 +1,6 @@
 #include "py/state.h"
 
+#include "py/blocking.h"
 #include "py/loop_port.h"
 #include "py/replies.h"
 
@@ -56,7 +57,7 @@ PyDoc_STRVAR(
     "Stop the io thread and the workers. Commands under way fail, or with at_exit are never\n"
     "heard of again. A later command starts a new thread.\n\n"
     "timeout: seconds to wait for the threads. Returns whether they ended; in a\n"
-    "subinterpreter nothing is done.");
+    "subinterpreter nothing is stopped, and at_exit waits for its own calls on workers.");
 
 static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
     double timeout = 2.0;
@@ -71,8 +72,11 @@ static PyObject *shutdown_runtime(PyObject *module, PyObject *args) {
         return NULL;
     }
     /* The io thread is the process's, not a subinterpreter's that comes to its end. */
-    if (PyInterpreterState_Get() != PyInterpreterState_Main())
+    if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+        if (at_exit)
+            arn_py_wait_for_calls(arn_py_state_of(module));
         Py_RETURN_FALSE;
+    }
     if (at_exit)
         arn_py_abandon_ports(arn_py_state_of(module));
     Py_BEGIN_ALLOW_THREADS

@@ -72,6 +72,7 @@ typedef struct arn_py_state {
 
     int is_ending;          /* the interpreter: see arn_py_abandon_ports() */
     unsigned long ended_by; /* the thread that has said so */
+    _Atomic unsigned calls; /* a subinterpreter's, with the workers: it ends after them */
 
     /* Every live LoopPort, most recently used first; borrowed, each removes itself. */
     struct arn_py_loop_port *ports;
