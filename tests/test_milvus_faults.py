@@ -18,7 +18,17 @@ import pytest
 from faultkit import free_port, run, until
 from grpc._cython import cygrpc
 from milvusfake import FakeMilvus, Status, search_reply
-from milvuskit import SCALARS, VECTORS, clients, make, name_of, outcome, rows_of, same
+from milvuskit import (
+    IS_STANDALONE,
+    SCALARS,
+    VECTORS,
+    clients,
+    make,
+    name_of,
+    outcome,
+    rows_of,
+    same,
+)
 from pymilvus.grpc_gen import milvus_pb2
 
 from arshai_native.milvus import AsyncMilvusClient, NativeChannel
@@ -380,6 +390,7 @@ def test_a_client_that_is_not_closed_is_collected(fake):
     assert reference() is None
 
 
+@pytest.mark.skipif(IS_STANDALONE, reason="Milvus 2.3.5 gives float16 searches any result, or none")
 def test_vectors_of_bytes_after_the_schema_has_changed(lite):
     """What bytes are says the schema: float16 in one collection, bfloat16 in its successor."""
 
@@ -393,9 +404,10 @@ def test_vectors_of_bytes_after_the_schema_has_changed(lite):
                 await ours.insert(name, rows)
                 query = rows[3][field]
                 data = [query.tobytes() if kind is not None else query]
-                found = await ours.search(name, data=data, anns_field=field, limit=2)
+                how = {"anns_field": field, "limit": 2, "consistency_level": "Strong"}
+                found = await ours.search(name, data=data, **how)
                 assert found[0][0]["id"] == 3
-                same(found, await theirs.search(name, data=data, anns_field=field, limit=2))
+                same(found, await theirs.search(name, data=data, **how))
                 await ours.drop_collection(name)
 
     assert {"float16_vector", "bfloat16_vector"} <= set(VECTORS)
@@ -416,7 +428,10 @@ def test_dropped_and_made_again_with_another_schema(lite):
             await other.close()
             rows = rows_of(5, fields)
             assert (await ours.insert(name, rows))["insert_count"] == 5
-            found = await ours.query(name, "id >= 0", output_fields=["*"])
+            found = await ours.query(
+                name, "id >= 0", output_fields=["*"], consistency_level="Strong"
+            )
+            found.sort(key=lambda row: row["id"])
             assert [row["varchar"] for row in found] == [row["varchar"] for row in rows]
 
     run(main)
@@ -428,7 +443,7 @@ def test_fork(lite):
 
     async def main():
         client = AsyncMilvusClient(lite.uri)
-        before = await client.list_collections()
+        before = sorted(await client.list_collections())
         queue = context.Queue()
         process = context.Process(target=_in_child, args=(lite.uri, queue))
         process.start()
@@ -438,7 +453,7 @@ def test_fork(lite):
             process.join(10)
             if process.is_alive():
                 process.kill()
-        assert await client.list_collections() == before
+        assert sorted(await client.list_collections()) == before
         await client.close()
 
     run(main)
@@ -447,7 +462,7 @@ def test_fork(lite):
 def _in_child(uri, queue):
     async def main():
         client = AsyncMilvusClient(uri)
-        queue.put(await client.list_collections())
+        queue.put(sorted(await client.list_collections()))
         await client.close()
 
     asyncio.run(main())
