@@ -283,10 +283,6 @@ void arn__grpc_channel_kick(arn_grpc_channel *channel) {
     arn__runtime_defer(channel->rt, &channel->pump);
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b) {
-    return a == 0 || (b != 0 && b < a) ? b : a;
-}
-
 /* Ends the calls of one queue whose time is over; `next` becomes the soonest of the others'. */
 static void expire(arn_queue *queue, uint64_t now, uint64_t *next) {
     arn_queue *node, *following;
@@ -297,7 +293,7 @@ static void expire(arn_queue *queue, uint64_t now, uint64_t *next) {
         if (op->is_abandoned || op->base.deadline == 0)
             continue;
         if (op->base.deadline > now)
-            *next = sooner(*next, op->base.deadline);
+            *next = arn__sooner(*next, op->base.deadline);
         else
             end_call(op, ARN_GRPC_DEADLINE_EXCEEDED,
                      op->session != NULL ? "Deadline Exceeded"

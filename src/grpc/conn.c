@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "grpc/internal.h"
+#include "io/timer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -234,10 +235,6 @@ int arn__grpc_conn_flush(arn_grpc_conn *conn) {
     return 0;
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b) {
-    return a == 0 || (b != 0 && b < a) ? b : a;
-}
-
 int arn__grpc_conn_tick(arn_grpc_conn *conn, uint64_t now, uint64_t *next) {
     uint64_t idle_since;
     char text[120];
@@ -247,12 +244,12 @@ int arn__grpc_conn_tick(arn_grpc_conn *conn, uint64_t now, uint64_t *next) {
             fail(conn, "timed out (is the address right, is it reachable?)");
             return -1;
         }
-        *next = sooner(*next, conn->connect_by);
+        *next = arn__sooner(*next, conn->connect_by);
         return 0;
     }
     if (conn->ping_by != 0) {
         if (conn->ping_by > now) {
-            *next = sooner(*next, conn->ping_by);
+            *next = arn__sooner(*next, conn->ping_by);
             return 0;
         }
         if (conn->last_read + conn->channel->config.keepalive_timeout_ms <= now) {
@@ -269,7 +266,7 @@ int arn__grpc_conn_tick(arn_grpc_conn *conn, uint64_t now, uint64_t *next) {
         return 0; /* the next call sees to it */
     idle_since = conn->last_read + conn->channel->keepalive_ms;
     if (idle_since > now) {
-        *next = sooner(*next, idle_since);
+        *next = arn__sooner(*next, idle_since);
         return 0;
     }
     if (arn__grpc_session_ping(&conn->session) == 0) {
@@ -277,6 +274,6 @@ int arn__grpc_conn_tick(arn_grpc_conn *conn, uint64_t now, uint64_t *next) {
         conn->ping_by = now + conn->channel->config.keepalive_timeout_ms;
         arn__grpc_channel_kick(conn->channel);
     }
-    *next = sooner(*next, now + conn->channel->config.keepalive_timeout_ms);
+    *next = arn__sooner(*next, now + conn->channel->config.keepalive_timeout_ms);
     return 0;
 }

@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 #include "base/status.h"
 #include "http/internal.h"
+#include "io/timer.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -409,10 +410,6 @@ static arn_http_failure timeout_of(const arn_http_op *op) {
     }
 }
 
-static uint64_t sooner(uint64_t a, uint64_t b) {
-    return a == 0 || (b != 0 && b < a) ? b : a;
-}
-
 /* Whose time has come, in one queue; `next` becomes the soonest of the other times. Ops that are
  * acted upon leave the queue, or stay with a later time; the others are looked at once. */
 static void see_to(arn_queue *queue, uint64_t now, uint64_t *next) {
@@ -422,11 +419,11 @@ static void see_to(arn_queue *queue, uint64_t now, uint64_t *next) {
     arn_queue_append(&todo, queue);
     while (!arn_queue_empty(&todo)) {
         arn_http_op *op = op_of(arn_queue_pop(&todo));
-        uint64_t due = sooner(op->due, op->ends);
+        uint64_t due = arn__sooner(op->due, op->ends);
 
         if (due == 0 || due > now) {
             arn_queue_push(queue, &op->base.node);
-            *next = sooner(*next, due);
+            *next = arn__sooner(*next, due);
         } else if (op->ends != 0 && op->ends <= now) {
             arn_queue_push(queue, &op->base.node);
             arn__http_transfer_end(op, ARN_HTTP_TOTAL_TIMEOUT,
