@@ -25,7 +25,7 @@ def lite() -> Iterator[MilvusLite | MilvusStandalone]:
     if IS_STANDALONE:
         if not (STANDALONE / "bin" / "milvus-server").exists():
             pytest.skip("the Milvus server is not installed: make build/.milvus-standalone")
-        with MilvusStandalone() as server:
+        with MilvusStandalone(quick=True) as server:
             yield server
         return
     _need_lite()

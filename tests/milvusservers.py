@@ -15,6 +15,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import ClassVar
 
 from servers import free_port
 
@@ -139,9 +140,29 @@ class MilvusLite(_Server):
 
 
 class MilvusStandalone(_Server):
-    """The standalone server. It finds ports for its parts; that of its health is 9091."""
+    """
+    The standalone server. It finds ports for its parts; that of its health is 9091.
+
+    quick: its clocks tick more often, so that tests spend less time on waiting: a strongly
+    consistent read waits for the next tick, which otherwise comes every 200 ms.
+    """
 
     start_time = 50.0
+    # Milliseconds, and the last two seconds; each is a setting of milvus.yaml.
+    QUICK: ClassVar[dict[str, str]] = {
+        "PROXY_TIMETICKINTERVAL": "10",
+        "QUERYCOORD_CHECKINTERVAL": "100",
+        "QUERYCOORD_DISTPULLINTERVAL": "50",
+        "QUERYCOORD_CHECKSEGMENTINTERVAL": "100",
+        "QUERYCOORD_CHECKCHANNELINTERVAL": "100",
+        "QUERYCOORD_CHECKINDEXINTERVAL": "100",
+        "QUERYCOORD_UPDATENEXTTARGETINTERVAL": "1",
+        "QUERYCOORD_LEADERVIEWUPDATEINTERVAL": "1",
+    }
+
+    def __init__(self, quick: bool = False) -> None:
+        self.settings = self.QUICK if quick else {}
+        super().__init__()
 
     def start(self) -> None:
         """Now and then it does not come up; then it gets fresh data."""
@@ -164,7 +185,8 @@ class MilvusStandalone(_Server):
             [
                 str(command), "--data", os.path.join(self.dir, "data"),
                 "--proxy-port", str(self.port),
-            ]
+            ],
+            **self.settings,
         )  # fmt: skip
 
     def _ready(self) -> bool:
