@@ -1,8 +1,8 @@
 """Types of the native engine. Its public face is the package's Python modules."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from os import PathLike
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self, final, overload
 
 # bytes, str (decode_responses), int, None, or lists of these; exception instances in lists
 Reply = Any
@@ -311,13 +311,23 @@ class MilvusReplies:
         """
     def split(
         self, reply: bytes | memoryview, round_decimal: object, searches: int, /
-    ) -> list[Any] | None:  # SearchResult
+    ) -> MilvusParts | None:
         """One reply that answers several searches (with one vector each), as a SearchResult for
         each, as if it had been alone. What cannot be known: of the counts in extra each gets an
         equal share, rounded down.
         """
     def query(self, reply: bytes | memoryview, strict_float32: bool, /) -> Any | None:
         """QueryResults as a HybridExtraList, as the handlers' query() returns it."""
+
+class MilvusParts(Sequence[Any | None]):
+    """The SearchResults of searches that went as one, made when they are asked for. None: pymilvus
+    must make that one."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, index: int, /) -> Any | None: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[Any | None]: ...
 
 def milvus_vectors(data: object, vector_type: int = 0, /) -> tuple[int, int, bytes] | None:
     """The vectors of a search: placeholder type, how many, their encoding. vector_type: the

@@ -23,7 +23,7 @@ class _Call:
 
     __slots__ = ("alone", "future", "items", "request", "size", "waiting")
 
-    def __init__(self, future: asyncio.Future[list[Any]], items: list[Any], size: int) -> None:
+    def __init__(self, future: asyncio.Future[Any], items: list[Any], size: int) -> None:
         self.future = future
         self.items = items
         self.size = size
@@ -55,7 +55,7 @@ class Gatherer:
 
     def __init__(
         self,
-        send: Callable[[list[Any]], Awaitable[list[Any]]],
+        send: Callable[[list[Any]], Awaitable[Any]],
         *,
         batch: int,
         max_bytes: int,
@@ -77,7 +77,7 @@ class Gatherer:
         self._turning = False  # what waits goes when this turn of the loop is over
         self._requests: set[_Request] = set()  # a loop holds its tasks weakly
 
-    async def call(self, items: list[Any], size: int) -> list[Any]:
+    async def call(self, items: list[Any], size: int) -> Any:
         """The results for one caller's items; size: their bytes. Fewer items than a batch."""
         if self._under_way == 0 and not self._turning:
             self._under_way = 1
@@ -95,10 +95,12 @@ class Gatherer:
         elif self._timer is None and not self._turning:
             self._timer = loop.call_later(self._wait, self._waited)
         try:
-            return await call.future
+            results, start, end = await call.future
         except asyncio.CancelledError:
             self._given_up(call)
             raise
+        # Only now, as results may be made when they are asked for: see MilvusParts.
+        return results[start:end]
 
     def _full(self) -> bool:
         return self._items >= self._batch or self._bytes >= self._max_bytes
@@ -203,7 +205,7 @@ class Gatherer:
             for call in calls:
                 end = start + len(call.items)
                 if not call.future.done():
-                    call.future.set_result(results[start:end])
+                    call.future.set_result((results, start, end))
                 start = end
         except Exception as error:
             self._failed(calls, error)

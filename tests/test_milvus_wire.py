@@ -7,6 +7,7 @@ import copy
 import math
 import random
 import struct
+import sys
 import weakref
 
 import numpy as np
@@ -499,6 +500,44 @@ def test_one_reply_for_several_searches(replies, seed):
                 alone.status.extra_info[key] = str(value)
         same_in_the_end(ours, their_search(alone.SerializeToString(), decimals))
         start = end
+
+
+def test_results_of_one_reply_are_made_when_asked_for(replies):
+    whole = random_search(random.Random(3), [2, 1, 0])
+    whole.results.ClearField("search_iterator_v2_results")
+    reply = whole.SerializeToString()
+    owners = sys.getrefcount(replies)
+    parts = replies.split(reply, -1, 3)
+    one = parts[1]
+    assert len(parts) == 3 and one is not parts[1] and seen(one) == seen(parts[-2])
+    assert [seen(each) for each in parts[0:2]] == [seen(parts[0]), seen(parts[1])]
+    assert [seen(each) for each in parts[::-2]] == [seen(parts[2]), seen(parts[0])]
+    assert parts[3:] == [] and [seen(each) for each in parts] == [seen(each) for each in parts[:]]
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            parts[index]
+    with pytest.raises(TypeError):
+        parts["1"]
+    del parts, reply
+    assert sys.getrefcount(replies) == owners
+    assert len(one[0]) == 1  # and what is put off is still to be had
+    looked_into(one)
+
+
+def test_one_of_a_reply_in_doubt(replies):
+    """A column of vectors that has none for the last search's hits."""
+    message = milvus_pb2.SearchResults(
+        results={
+            "num_queries": 2, "top_k": 1, "topks": [1, 1], "scores": [1, 2],
+            "ids": {"int_id": {"data": [1, 2]}},
+            "fields_data": [schema_pb2.FieldData(
+                type=DataType.FLOAT_VECTOR, field_name="v",
+                vectors={"dim": 2, "float_vector": {"data": [1, 2]}},
+            )],
+        }
+    )  # fmt: skip
+    first, second = replies.split(message.SerializeToString(), -1, 2)
+    assert first[0][0]["entity"]["v"] == [1, 2] and second is None
 
 
 def test_a_reply_for_another_number_of_searches(replies):

@@ -193,7 +193,8 @@ def record(
     try:
         drive(coroutine)
     except Captured as captured:
-        return captured
+        # Its traceback would be a cycle through this frame, which keeps the caller's, too.
+        return captured.with_traceback(None)
     except Exception:
         return None
     return None

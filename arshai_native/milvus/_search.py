@@ -209,7 +209,8 @@ async def search(
     try:
         if gathers:
             gatherer = _gatherer(plan, client, collection, kind)
-            return await gathered(gatherer, vectors, len(vectors), timeout)
+            found = await gathered(gatherer, vectors, len(vectors), timeout)
+            return PEER if found is None else found
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
     except _wire.Indivisible:
@@ -245,7 +246,7 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int) -> Gath
         return found
     context = client._generate_call_context()
 
-    async def send(vectors: list[bytes]) -> list[Any]:
+    async def send(vectors: list[bytes]) -> Any:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _wire.Indivisible

@@ -64,8 +64,10 @@ class Together:
 
 
 async def gathered(gatherer: Gatherer, item: Any, size: int, timeout: Any) -> Any:
-    """One caller's result; TimeoutError when its time is over. A request that nobody waits for any
-    longer is cancelled, so it needs no deadline of its own."""
+    """
+    One caller's result, None if it has to go alone; TimeoutError when its time is over. A request
+    that nobody waits for any longer is cancelled, so it needs no deadline of its own.
+    """
     if timeout is None:
         return (await gatherer.call([item], size))[0]
     async with asyncio.timeout(timeout):

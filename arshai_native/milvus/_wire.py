@@ -44,8 +44,8 @@ class Indivisible(Exception):
     """There is not one answer for each search in it."""
 
 
-def search_results(reply: bytes, round_decimal: Any, searches: int) -> list[Any]:
-    """A result for each of several searches that went as one."""
+def search_results(reply: bytes, round_decimal: Any, searches: int) -> Any:
+    """A result for each of several searches that went as one; None in place of one in doubt."""
     results = None if replies is None else replies.split(reply, round_decimal, searches)
     if results is None:
         check_status(milvus_pb2.SearchResults.FromString(reply).status)

@@ -285,7 +285,9 @@ class Backend:
 
             if gather and count == 1:
                 gatherer = plan.together.find(kind) or self._gatherer(known, plan, kind)
-                return await gathered(gatherer, values, len(values), None)
+                found = await gathered(gatherer, values, len(values), None)
+                if found is not None:
+                    return found
             message = plan.message(self, known.name, kind, count, [values])
             return _wire.search_result(await io.unary(_SEARCH, message), plan.round_decimal)
 
@@ -304,7 +306,7 @@ class Backend:
     def _gatherer(self, known: _Known, plan: SearchPlan, kind: int) -> Gatherer:
         """Of searches that are alike."""
 
-        async def send(vectors: list[bytes]) -> list[Any]:
+        async def send(vectors: list[bytes]) -> Any:
             count = len(vectors)
             message = plan.message(self, known.name, kind, count, vectors)
             reply = await self.waiting.unary(_SEARCH, message)

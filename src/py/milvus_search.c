@@ -13,11 +13,15 @@
 /* Enough for a few dozen hits with a few fields. */
 #define FIRST_MEMORY 8192
 
-/* What the hits of one reply share. */
+/* A reply and what its hits share. Zeroed but for the arena before it is opened. */
 typedef struct hits_context {
-    const arn_milvus_search *search;
+    Py_buffer view; /* the reply */
+    arn_arena arena;
+    arn_milvus_search search; /* of slices of the reply and memory of the arena */
+    size_t *starts;           /* with several searches: where the hits of each begin, and the end */
     PyObject *pk_name;
     PyObject **column_names; /* of the columns that are no lazy ones; else NULL */
+    PyObject *names;         /* holds those */
     PyObject *round_to;      /* NULL: not rounded */
     PyObject *put_off;       /* the reply for what is put off; NULL: nothing is */
 } hits_context;
@@ -37,7 +41,7 @@ static PyObject *score_at(arn_py_milvus_replies *self, const hits_context *conte
     PyObject *score, *rounded, *args[2];
     float x;
 
-    memcpy(&x, context->search->scores.u.floats + i * sizeof(x), sizeof(x));
+    memcpy(&x, context->search.scores.u.floats + i * sizeof(x), sizeof(x));
     score = PyFloat_FromDouble((double)x);
     if (score == NULL || context->round_to == NULL)
         return score;
@@ -55,7 +59,7 @@ static PyObject *id_at(const arn_milvus_search *search, size_t i) {
 }
 
 static PyObject *entity_at(const hits_context *context, size_t i) {
-    const arn_milvus_search *search = context->search;
+    const arn_milvus_search *search = &context->search;
     PyObject *entity = PyDict_New();
     size_t k;
 
@@ -94,7 +98,7 @@ static PyObject *hit_at(arn_py_milvus_replies *self, const hits_context *context
  * reference to lazy over. */
 static PyObject *hits_of(arn_py_milvus_replies *self, const hits_context *context, size_t start,
                          size_t end, size_t first, PyObject *lazy) {
-    const arn_milvus_search *search = context->search;
+    const arn_milvus_search *search = &context->search;
     Py_ssize_t count = (Py_ssize_t)(end - start), i;
     PyObject *hits = arn_py_milvus_new(self, self->hits);
     PyObject *ids = PyList_New(count), *scores = PyList_New(count), *items = PyList_New(count);
@@ -203,69 +207,54 @@ static int columns_reach(const arn_milvus_search *search, size_t end) {
     return 1;
 }
 
-/* A SearchResult with all of the reply's HybridHits; or with is_split a list of SearchResults with
- * one each. */
-static PyObject *results_of(arn_py_milvus_replies *self, const hits_context *context, int is_split,
-                            int with_session) {
-    const arn_milvus_search *search = context->search;
-    Py_ssize_t searches = (Py_ssize_t)search->topks.count, i;
-    size_t start = 0, end;
-    PyObject *shared = NULL;
-    PyObject *results = is_split ? PyList_New(0) : arn_py_milvus_new(self, self->search_result);
+/* A SearchResult with all of the reply's HybridHits. */
+static PyObject *whole_result(arn_py_milvus_replies *self, const hits_context *context,
+                              int with_session) {
+    const arn_milvus_search *search = &context->search;
+    PyObject *result = arn_py_milvus_new(self, self->search_result);
+    PyObject *shared = arn_py_milvus_lazy(self, search->columns, search->column_count, 0, 0, 0);
+    size_t start = 0, end, i;
 
-    if (results == NULL)
-        return NULL;
-    if (!is_split) {
-        shared = arn_py_milvus_lazy(self, search->columns, search->column_count, 0, 0, 0);
-        if (shared == NULL)
-            goto fail;
-    }
-    for (i = 0; i < searches; i++, start = end) {
-        PyObject *lazy, *hits, *result;
-        int r;
+    for (i = 0; result != NULL && shared != NULL && i < search->topks.count; i++, start = end) {
+        /* Each has a list of its own, of messages that are shared. */
+        PyObject *lazy = PyList_GetSlice(shared, 0, PyList_GET_SIZE(shared));
+        PyObject *hits;
 
         end = start + (size_t)search->topks.u.ints[i];
-        /* Each has a list of its own, of messages that are shared. */
-        lazy = is_split
-                   ? arn_py_milvus_lazy(self, search->columns, search->column_count, 1, start, end)
-                   : PyList_GetSlice(shared, 0, PyList_GET_SIZE(shared));
-        if (lazy == NULL)
-            goto fail;
-        if (lazy == Py_None) {
-            Py_DECREF(results);
-            return lazy;
-        }
-        hits = hits_of(self, context, start, end, is_split ? 0 : start, lazy);
-        if (hits == NULL)
-            goto fail;
-        if (!is_split) {
-            r = PyList_Append(results, hits);
-        } else {
-            result = arn_py_milvus_new(self, self->search_result);
-            r = result == NULL || PyList_Append(result, hits) < 0 ||
-                        finish_result(self, search, result, searches, with_session) < 0
-                    ? -1
-                    : PyList_Append(results, result);
-            Py_XDECREF(result);
-        }
-        Py_DECREF(hits);
-        if (r < 0)
-            goto fail;
+        hits = lazy == NULL ? NULL : hits_of(self, context, start, end, start, lazy);
+        if (hits == NULL || PyList_Append(result, hits) < 0)
+            Py_CLEAR(result);
+        Py_XDECREF(hits);
     }
+    if (shared == NULL || (result != NULL && finish_result(self, search, result, 1, with_session)))
+        Py_CLEAR(result);
     Py_XDECREF(shared);
-    shared = NULL;
-    if (!is_split && finish_result(self, search, results, 1, with_session) < 0)
-        goto fail;
-    return results;
-
-fail:
-    Py_XDECREF(shared);
-    Py_DECREF(results);
-    return NULL;
+    return result;
 }
 
+/* A SearchResult with one of the HybridHits, as if its search had been alone; Py_None: in doubt. */
+static PyObject *part_result(arn_py_milvus_replies *self, const hits_context *context, size_t i) {
+    const arn_milvus_search *search = &context->search;
+    size_t start = context->starts[i], end = context->starts[i + 1];
+    PyObject *lazy = arn_py_milvus_lazy(self, search->columns, search->column_count, 1, start, end);
+    PyObject *hits, *result;
+
+    if (lazy == NULL || lazy == Py_None)
+        return lazy;
+    hits = hits_of(self, context, start, end, 0, lazy);
+    result = hits == NULL ? NULL : arn_py_milvus_new(self, self->search_result);
+    if (result != NULL &&
+        (PyList_Append(result, hits) < 0 ||
+         finish_result(self, search, result, (Py_ssize_t)search->topks.count, 1) < 0))
+        Py_CLEAR(result);
+    Py_XDECREF(hits);
+    return result;
+}
+
+/* ---- a reply that is looked into ---- */
+
 static PyObject *name_columns(hits_context *context) {
-    const arn_milvus_search *search = context->search;
+    const arn_milvus_search *search = &context->search;
     PyObject *list = PyList_New(0); /* holds the names */
     size_t k;
 
@@ -281,71 +270,73 @@ static PyObject *name_columns(hits_context *context) {
     return list;
 }
 
-static PyObject *make_results(arn_py_milvus_replies *self, const arn_milvus_search *search,
-                              arn_arena *arena, PyObject *reply, PyObject *round_decimal,
-                              Py_ssize_t split, int with_session) {
-    hits_context context = {.search = search};
-    PyObject *names, *results = NULL;
+static size_t count_hits(const arn_milvus_search *search) {
     size_t hits = 0, i;
 
     for (i = 0; i < search->topks.count; i++)
         hits += (size_t)search->topks.u.ints[i];
-    if (search->status.code != 0 || search->status.error_code != 0 ||
-        !columns_reach(search, hits) ||
-        arn_py_milvus_names_clash(search->columns, search->column_count) ||
-        (split >= 0 && ((size_t)split != search->topks.count || search->has_iterator)))
-        Py_RETURN_NONE;
+    return hits;
+}
+
+/* Whether it is beyond doubt what pymilvus makes of the reply. */
+static int is_certain(const arn_milvus_search *search) {
+    return search->status.code == 0 && search->status.error_code == 0 &&
+           columns_reach(search, count_hits(search)) &&
+           !arn_py_milvus_names_clash(search->columns, search->column_count);
+}
+
+/* Looks into a reply, whose bytes the context keeps. 1; 0: leave it to pymilvus; -1 with an
+ * exception set. In any case close_context() has to follow. */
+static int open_context(arn_py_milvus_replies *self, hits_context *context, PyObject *reply,
+                        PyObject *round_decimal) {
+    arn_milvus_search *search = &context->search;
+    arn_slice slice;
+    size_t i;
+    int r;
+
+    if (PyObject_GetBuffer(reply, &context->view, PyBUF_SIMPLE) < 0)
+        return -1;
+    slice.data = context->view.buf;
+    slice.len = (size_t)context->view.len;
+    r = arn_milvus_parse_search(slice, &self->known, &context->arena, search);
+    if (r != 0 && r != ARN_ENOMEM)
+        return 0;
+    if (r == 0 && !is_certain(search))
+        return 0;
+    if (r == 0)
+        context->column_names =
+            arn_arena_alloc(&context->arena, search->column_count * sizeof(*context->column_names));
+    if (context->column_names == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (PyLong_Check(round_decimal)) {
         int overflow;
         long digits = PyLong_AsLongAndOverflow(round_decimal, &overflow);
         if (digits > 0 || overflow > 0)
-            context.round_to = round_decimal;
+            context->round_to = Py_NewRef(round_decimal);
     }
-    context.column_names =
-        arn_arena_alloc(arena, search->column_count * sizeof(*context.column_names));
-    if (context.column_names == NULL)
-        return PyErr_NoMemory();
-    context.pk_name = search->primary_name.len > 0 ? arn_py_milvus_text(search->primary_name)
-                                                   : Py_NewRef(NAME(id));
-    names = context.pk_name == NULL ? NULL : name_columns(&context);
-    for (i = 0; names != NULL && i < search->column_count; i++)
+    context->pk_name = search->primary_name.len > 0 ? arn_py_milvus_text(search->primary_name)
+                                                    : Py_NewRef(NAME(id));
+    context->names = context->pk_name == NULL ? NULL : name_columns(context);
+    if (context->names == NULL)
+        return -1;
+    for (i = 0; i < search->column_count; i++)
         if (arn_py_milvus_is_lazy(&search->columns[i]) && PyBytes_CheckExact(reply)) {
-            context.put_off = arn_py_milvus_new_lazy_reply(self->state, reply);
-            if (context.put_off == NULL)
-                Py_CLEAR(names);
-            break;
+            context->put_off = arn_py_milvus_new_lazy_reply(self->state, reply);
+            return context->put_off == NULL ? -1 : 1;
         }
-    if (names != NULL)
-        results = results_of(self, &context, split >= 0, with_session);
-    Py_XDECREF(names);
-    Py_XDECREF(context.put_off);
-    Py_XDECREF(context.pk_name);
-    return results != NULL ? results : leave_it();
+    return 1;
 }
 
-static PyObject *parse_and_make(arn_py_milvus_replies *self, PyObject *reply,
-                                PyObject *round_decimal, Py_ssize_t split, int with_session) {
-    char memory[FIRST_MEMORY];
-    arn_milvus_search search;
-    arn_arena arena;
-    Py_buffer view;
-    arn_slice slice;
-    PyObject *made;
-    int r;
-
-    if (PyObject_GetBuffer(reply, &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    slice.data = view.buf;
-    slice.len = (size_t)view.len;
-    arn_arena_init(&arena, memory, sizeof(memory));
-    r = arn_milvus_parse_search(slice, &self->known, &arena, &search);
-    if (r == 0)
-        made = make_results(self, &search, &arena, reply, round_decimal, split, with_session);
-    else
-        made = r == ARN_ENOMEM ? PyErr_NoMemory() : Py_NewRef(Py_None);
-    arn_arena_free(&arena);
-    PyBuffer_Release(&view);
-    return made;
+static void close_context(hits_context *context) {
+    Py_CLEAR(context->put_off);
+    Py_CLEAR(context->names);
+    Py_CLEAR(context->pk_name);
+    Py_CLEAR(context->round_to);
+    arn_arena_free(&context->arena);
+    if (context->view.obj != NULL)
+        PyBuffer_Release(&context->view);
 }
 
 static int check_count(const char *name, Py_ssize_t count, Py_ssize_t wanted) {
@@ -356,15 +347,125 @@ static int check_count(const char *name, Py_ssize_t count, Py_ssize_t wanted) {
 }
 
 PyObject *arn_py_milvus_search(PyObject *op, PyObject *const *args, Py_ssize_t count) {
-    int with_session;
+    char memory[FIRST_MEMORY];
+    hits_context context = {.view = {.obj = NULL}};
+    int with_session, r;
+    PyObject *made;
 
     if (check_count("search", count, 3) < 0 || (with_session = PyObject_IsTrue(args[2])) < 0)
         return NULL;
-    return parse_and_make(SELF(op), args[0], args[1], -1, with_session);
+    arn_arena_init(&context.arena, memory, sizeof(memory));
+    r = open_context(SELF(op), &context, args[0], args[1]);
+    if (r == 0)
+        made = Py_NewRef(Py_None);
+    else if (r < 0 || (made = whole_result(SELF(op), &context, with_session)) == NULL)
+        made = leave_it();
+    close_context(&context);
+    return made;
+}
+
+/* ---- a reply to several searches ---- */
+
+/* Their results are made one by one, when each is asked for: whoever has waited for one usually
+ * looks at it and lets it go, so that those of a hundred searches are never there all at once, and
+ * the garbage collector has no reason to look at them. */
+typedef struct milvus_parts {
+    PyObject_HEAD
+    arn_py_milvus_replies *replies;
+    hits_context context;
+} milvus_parts;
+
+#define PARTS(op) ((milvus_parts *)(op))
+
+static Py_ssize_t count_parts(PyObject *op) {
+    return (Py_ssize_t)PARTS(op)->context.search.topks.count;
+}
+
+static PyObject *part_at(PyObject *op, Py_ssize_t i) {
+    PyObject *part;
+
+    if (i < 0 || i >= count_parts(op)) {
+        PyErr_SetString(PyExc_IndexError, "there are not so many searches");
+        return NULL;
+    }
+    part = part_result(PARTS(op)->replies, &PARTS(op)->context, (size_t)i);
+    return part != NULL ? part : leave_it();
+}
+
+/* parts[i], parts[start:end] */
+static PyObject *subscript(PyObject *op, PyObject *key) {
+    Py_ssize_t start, stop, step, count, i;
+    PyObject *list;
+
+    if (!PySlice_Check(key)) {
+        i = PyNumber_AsSsize_t(key, PyExc_IndexError);
+        if (i == -1 && PyErr_Occurred())
+            return NULL;
+        return part_at(op, i < 0 ? i + count_parts(op) : i);
+    }
+    if (PySlice_Unpack(key, &start, &stop, &step) < 0)
+        return NULL;
+    count = PySlice_AdjustIndices(count_parts(op), &start, &stop, step);
+    list = PyList_New(count);
+    for (i = 0; list != NULL && i < count; i++, start += step) {
+        PyObject *part = part_at(op, start);
+
+        if (part == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, part);
+    }
+    return list;
+}
+
+static void dealloc_parts(PyObject *op) {
+    PyTypeObject *type = Py_TYPE(op);
+
+    close_context(&PARTS(op)->context);
+    Py_XDECREF(PARTS(op)->replies);
+    type->tp_free(op);
+    Py_DECREF(type);
+}
+
+/* Not shown to the garbage collector: nothing that it refers to can refer to it. */
+static PyType_Slot parts_slots[] = {
+    {Py_tp_dealloc, dealloc_parts}, {Py_sq_length, count_parts},  {Py_sq_item, part_at},
+    {Py_mp_length, count_parts},    {Py_mp_subscript, subscript}, {0, NULL},
+};
+
+static PyType_Spec parts_spec = {
+    .name = "arshai_native._core.MilvusParts",
+    .basicsize = sizeof(milvus_parts),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_SEQUENCE,
+    .slots = parts_slots,
+};
+
+int arn_py_init_milvus_parts(PyObject *module, arn_py_state *st) {
+    st->milvus_parts_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &parts_spec, NULL);
+    return st->milvus_parts_type == NULL ? -1 : 0;
+}
+
+static int place_parts(hits_context *context) {
+    const arn_milvus_values *topks = &context->search.topks;
+    size_t i;
+
+    context->starts = arn_arena_alloc(&context->arena, (topks->count + 1) * sizeof(size_t));
+    if (context->starts == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    context->starts[0] = 0;
+    for (i = 0; i < topks->count; i++)
+        context->starts[i + 1] = context->starts[i] + (size_t)topks->u.ints[i];
+    return 1;
 }
 
 PyObject *arn_py_milvus_split(PyObject *op, PyObject *const *args, Py_ssize_t count) {
+    PyTypeObject *type = SELF(op)->state->milvus_parts_type;
     Py_ssize_t searches;
+    milvus_parts *parts;
+    int r;
 
     if (check_count("split", count, 3) < 0)
         return NULL;
@@ -374,7 +475,21 @@ PyObject *arn_py_milvus_split(PyObject *op, PyObject *const *args, Py_ssize_t co
             PyErr_SetString(PyExc_ValueError, "a reply answers no negative number of searches");
         return NULL;
     }
-    return parse_and_make(SELF(op), args[0], args[1], searches, 1);
+    parts = (milvus_parts *)type->tp_alloc(type, 0);
+    if (parts == NULL)
+        return NULL;
+    parts->replies = (arn_py_milvus_replies *)Py_NewRef(op);
+    arn_arena_init(&parts->context.arena, NULL, 0);
+    r = open_context(SELF(op), &parts->context, args[0], args[1]);
+    if (r > 0 && (parts->context.search.topks.count != (size_t)searches ||
+                  parts->context.search.has_iterator))
+        r = 0;
+    if (r > 0)
+        r = place_parts(&parts->context);
+    if (r > 0)
+        return (PyObject *)parts;
+    Py_DECREF(parts);
+    return r == 0 ? Py_NewRef(Py_None) : leave_it();
 }
 
 /* ---- queries ---- */

@@ -40,6 +40,7 @@ typedef struct arn_py_state {
     PyTypeObject *milvus_lazy_reply_type;
     PyTypeObject *milvus_lazy_hits_type;
     PyTypeObject *grpc_channel_type;
+    PyTypeObject *milvus_parts_type;
     PyTypeObject *file_type;
     PyTypeObject *file_opening_type;
 
@@ -105,6 +106,7 @@ int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_lazy(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_parts(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
 int arn_py_init_plain(PyObject *module, arn_py_state *st);
 
