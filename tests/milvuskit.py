@@ -230,6 +230,25 @@ async def make(
     await client.create_collection(name, schema=schema, index_params=index, **options)
     if rows:
         await client.insert(name, list(rows))
+        await seen_by_all(client, name, len(rows))
+
+
+async def seen_by_all(client: Any, name: str, count: int) -> None:
+    """
+    Returns when reads of whatever consistency see these rows. milvus-lite's always do; in the whole
+    server what has been seen by a strong read stays seen, but those that are not wait for nothing.
+    """
+    while IS_STANDALONE:
+        rows = await client.query(
+            name, filter="", output_fields=["count(*)"], consistency_level="Strong"
+        )
+        weaker = await client.query(
+            name, filter="", output_fields=["count(*)"], consistency_level="Bounded"
+        )
+        assert rows[0]["count(*)"] >= count
+        if weaker[0]["count(*)"] >= count:
+            return
+        await asyncio.sleep(0.05)
 
 
 INDEXES = {

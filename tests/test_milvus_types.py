@@ -11,6 +11,7 @@ import pytest
 from faultkit import run
 from milvuskit import (
     DIMENSION,
+    IS_STANDALONE,
     SCALARS,
     VECTORS,
     clients,
@@ -94,6 +95,8 @@ def test_scalars(lite, monkeypatch, field):
 
 @pytest.mark.parametrize("field", VECTORS)
 def test_vectors(lite, monkeypatch, field):
+    if IS_STANDALONE and field == "float16_vector":
+        pytest.skip("Milvus 2.3.5 gives float16 searches any result, or none")
     rows = rows_of(40, {}, (field,), seed=3)
 
     async def main():
