@@ -22,6 +22,22 @@ int arn_py_milvus_set(arn_py_milvus_replies *self, PyObject *object, int name, P
     return r;
 }
 
+PyObject *arn_py_milvus_leave_it(void) {
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_MemoryError) &&
+        PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return NULL;
+}
+
+int arn_py_milvus_check_count(const char *name, Py_ssize_t count, Py_ssize_t wanted) {
+    if (count == wanted)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments (%zd given)", name, wanted, count);
+    return -1;
+}
+
 int arn_py_milvus_names_clash(const arn_milvus_column *columns, size_t count) {
     size_t i, j;
 

@@ -61,6 +61,9 @@ typedef struct arn_py_milvus_replies {
     PyObject *names[ARN_PY_MILVUS_NAME_COUNT];
 } arn_py_milvus_replies;
 
+/* Enough for a reply of a few dozen rows with a few fields. */
+#define ARN_PY_MILVUS_FIRST_MEMORY 8192
+
 /* A new, empty instance of a list or dict class, made without its __init__. */
 static inline PyObject *arn_py_milvus_new(arn_py_milvus_replies *self, PyTypeObject *type) {
     return type->tp_new(type, self->empty, NULL);
@@ -97,7 +100,14 @@ int arn_py_milvus_put_off(arn_py_milvus_replies *replies, PyObject *hits, PyObje
                           PyObject *entities, PyObject *dynamic, size_t start);
 PyObject *arn_py_milvus_new_lazy_reply(arn_py_state *st, PyObject *bytes);
 
-/* Methods of the type, both METH_FASTCALL; the documentation is in _core.pyi. */
+/* None, if what has been raised is an exception that pymilvus would raise as well when it looks
+ * into the reply (ValueErrors and such): it shall. Else NULL. */
+PyObject *arn_py_milvus_leave_it(void);
+
+/* 0, or -1 with a TypeError set. */
+int arn_py_milvus_check_count(const char *name, Py_ssize_t count, Py_ssize_t wanted);
+
+/* Methods of the type, all METH_FASTCALL; the documentation is in _core.pyi. */
 PyObject *arn_py_milvus_search(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *arn_py_milvus_split(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *arn_py_milvus_query(PyObject *self, PyObject *const *args, Py_ssize_t count);
