@@ -437,3 +437,7 @@ def plain_key(*values: object) -> bytes | None:
 
 def type_tag(type: type, /) -> int:
     """A number that the class has until it or a base of it is changed; 0: unknown."""
+
+def unchanged(places: tuple[tuple[Any, ...], ...], /) -> bool:
+    """Whether all of these are as they were: (class, its type_tag()), of which 0 never is, and
+    (dict, key, the value's very object)."""

@@ -80,3 +80,27 @@ def test_a_class_has_a_tag_until_it_or_its_base_is_changed():
     assert _core.type_tag(Derived) != tag
     with pytest.raises(TypeError):
         _core.type_tag(3)
+
+
+def test_places_are_as_they_were_or_not():
+    class Kind:
+        pass
+
+    value = [1]
+    names = {"a": value}
+    places = ((Kind, _core.type_tag(Kind)), (names, "a", value))
+    assert _core.unchanged(()) and _core.unchanged(places)
+    names["a"] = [1]
+    assert not _core.unchanged(places)
+    del names["a"]
+    assert not _core.unchanged(places)
+    names["a"] = value
+    assert _core.unchanged(places)
+    Kind.something = 1
+    assert not _core.unchanged(places)
+    assert not _core.unchanged(((Kind, 0),))
+    for wrong in ([], (1,), ((),), ((Kind,),), ((Kind, "x"),), ((Kind, -1),), ((names, 1),)):
+        with pytest.raises((TypeError, OverflowError)):
+            _core.unchanged(wrong)
+    with pytest.raises(TypeError):
+        _core.unchanged(((names, [], 1),))

@@ -128,7 +128,8 @@ async def query(
     started = time.monotonic()
     try:
         if key is not None:
-            return await gathered(_gatherer(plan, client, collection), key, 64, timeout)
+            (found,) = await gathered(_gatherer(plan, client, collection), key, 64, timeout)
+            return found
         reply = await channel.send(_QUERY, message, timeout, metadata)
         return _wire.query_result(reply, plan.strict)
     except _wire.Indivisible:

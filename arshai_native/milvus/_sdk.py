@@ -26,7 +26,7 @@ from pymilvus.client.search_result import SearchResult
 from pymilvus.decorators import retry_on_rpc_failure, retry_on_schema_mismatch
 from pymilvus.exceptions import MilvusException
 
-from arshai_native._core import type_tag
+from arshai_native._core import type_tag, unchanged
 from arshai_native._original import drive, is_from
 
 PEER = pymilvus.AsyncMilvusClient
@@ -48,26 +48,17 @@ class Watch:
         self._places = places
         self._classes = list({owner for owner, _ in places if isinstance(owner, type)})
         self._others = [place for place in places if not isinstance(place[0], type)]
-        self._known: tuple[list[int], list[Any]] | None = None
+        self._known: tuple[tuple[Any, ...], ...] = ((type, 0),)  # never as it was
 
     def intact(self) -> bool:
-        known = self._known
-        if (
-            known is not None
-            and known[0] == [type_tag(each) for each in self._classes]
-            and known[1] == [vars(owner).get(name) for owner, name in self._others]
-        ):
-            return True
-        return self._look()
+        return unchanged(self._known) or self._look()
 
     def _look(self) -> bool:
-        self._known = None
-        tags = [type_tag(each) for each in self._classes]
-        others = [vars(owner).get(name) for owner, name in self._others]
+        known: list[tuple[Any, ...]] = [(each, type_tag(each)) for each in self._classes]
+        known += [(vars(owner), name, vars(owner).get(name)) for owner, name in self._others]
         if not all(is_from(vars(owner).get(name), _SDK) for owner, name in self._places):
             return False
-        if all(tags):
-            self._known = (tags, others)
+        self._known = tuple(known)
         return True
 
 

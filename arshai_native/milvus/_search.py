@@ -209,7 +209,7 @@ async def search(
     try:
         if gathers:
             gatherer = _gatherer(plan, client, collection, kind)
-            found = await gathered(gatherer, vectors, len(vectors), timeout)
+            (found,) = await gathered(gatherer, vectors, len(vectors), timeout)
             return PEER if found is None else found
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)

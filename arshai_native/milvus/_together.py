@@ -63,15 +63,19 @@ class Together:
         return gatherer
 
 
-async def gathered(gatherer: Gatherer, item: Any, size: int, timeout: Any) -> Any:
+def gathered(gatherer: Gatherer, item: Any, size: int, timeout: Any) -> Awaitable[Any]:
     """
-    One caller's result, None if it has to go alone; TimeoutError when its time is over. A request
-    that nobody waits for any longer is cancelled, so it needs no deadline of its own.
+    A list of one caller's result, None in it if it has to go alone; TimeoutError when its time is
+    over. A request that nobody waits for any longer is cancelled, so it needs no deadline of its
+    own.
     """
-    if timeout is None:
-        return (await gatherer.call([item], size))[0]
+    call = gatherer.call([item], size)
+    return call if timeout is None else _in_time(call, timeout)
+
+
+async def _in_time(call: Awaitable[Any], timeout: float) -> Any:
     async with asyncio.timeout(timeout):
-        return (await gatherer.call([item], size))[0]
+        return await call
 
 
 def _is_divisible(error: Exception) -> bool:

@@ -285,7 +285,7 @@ class Backend:
 
             if gather and count == 1:
                 gatherer = plan.together.find(kind) or self._gatherer(known, plan, kind)
-                found = await gathered(gatherer, values, len(values), None)
+                (found,) = await gathered(gatherer, values, len(values), None)
                 if found is not None:
                     return found
             message = plan.message(self, known.name, kind, count, [values])

@@ -126,6 +126,46 @@ static PyObject *type_tag(PyObject *module, PyObject *type) {
     return PyLong_FromUnsignedLong(arn_py_type_tag((PyTypeObject *)type));
 }
 
+/* 1, 0, or -1 with an exception set. */
+static int is_unchanged(PyObject *place) {
+    PyObject *owner, *found;
+
+    if (!PyTuple_Check(place) || PyTuple_GET_SIZE(place) < 2)
+        goto wrong;
+    owner = PyTuple_GET_ITEM(place, 0);
+    if (PyType_Check(owner) && PyTuple_GET_SIZE(place) == 2) {
+        unsigned long tag = PyLong_AsUnsignedLong(PyTuple_GET_ITEM(place, 1));
+
+        if (tag == (unsigned long)-1 && PyErr_Occurred())
+            return -1;
+        return tag != 0 && tag == arn_py_type_tag((PyTypeObject *)owner);
+    }
+    if (PyDict_Check(owner) && PyTuple_GET_SIZE(place) == 3) {
+        found = PyDict_GetItemWithError(owner, PyTuple_GET_ITEM(place, 1));
+        if (found == NULL && PyErr_Occurred())
+            return -1;
+        return found == PyTuple_GET_ITEM(place, 2);
+    }
+
+wrong:
+    PyErr_SetString(PyExc_TypeError, "a place is (class, tag) or (dict, key, value)");
+    return -1;
+}
+
+static PyObject *unchanged(PyObject *module, PyObject *places) {
+    Py_ssize_t i;
+    int r = 1;
+
+    (void)module;
+    if (!PyTuple_Check(places)) {
+        PyErr_SetString(PyExc_TypeError, "unchanged() takes a tuple");
+        return NULL;
+    }
+    for (i = 0; r > 0 && i < PyTuple_GET_SIZE(places); i++)
+        r = is_unchanged(PyTuple_GET_ITEM(places, i));
+    return r < 0 ? NULL : PyBool_FromLong(r);
+}
+
 PyDoc_STRVAR(plain_key_doc,
              "plain_key(*values)\n--\n\n"
              "The values as bytes that are the same for the same values of the same types only;\n"
@@ -133,10 +173,16 @@ PyDoc_STRVAR(plain_key_doc,
 PyDoc_STRVAR(type_tag_doc, "type_tag(type, /)\n--\n\n"
                            "A number that the class has until it or a base of it is changed; 0:\n"
                            "unknown.");
+PyDoc_STRVAR(
+    unchanged_doc,
+    "unchanged(places, /)\n--\n\n"
+    "Whether all of these are as they were: (class, its type_tag()), of which 0 never is,\n"
+    "and (dict, key, the value's very object).");
 
 static PyMethodDef functions[] = {
     {"plain_key", (PyCFunction)(void (*)(void))plain_key, METH_FASTCALL, plain_key_doc},
     {"type_tag", type_tag, METH_O, type_tag_doc},
+    {"unchanged", unchanged, METH_O, unchanged_doc},
     {NULL, NULL, 0, NULL},
 };
 
