@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pymilvus
 
+from arshai_native._milvus_uri import hide
+
 from . import _hybrid, _query, _rows, _search
-from ._connection import AnyLoopLock, NativeConnectionManager
+from ._connection import AnyLoopLock, NativeConnectionManager, QuietConfig
 from ._iterators import IteratorMethods
 from ._sdk import PEER, Plain
 from ._template import Plans
@@ -29,7 +31,12 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
 
         @functools.wraps(pymilvus.AsyncMilvusClient.__init__)
         def __init__(self, *args: Any, gather: bool = True, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
+            try:
+                super().__init__(*args, **kwargs)
+            except Exception as error:
+                hide(error, args[0] if args else kwargs.get("uri"))
+                raise
+            self._config = QuietConfig(**vars(self._config))
             self._gather = bool(gather)
             self._plans = Plans()
             self._schemas = Plans()

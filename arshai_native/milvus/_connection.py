@@ -15,6 +15,7 @@ import threading
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlparse
 
 import grpc
 from grpc._cython import cygrpc
@@ -85,6 +86,19 @@ class AnyLoopLock:
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+class QuietConfig(ConnectionConfig):
+    """pymilvus's, which knows who asks from its token only, and does not show that."""
+
+    def __init__(self, uri: str, *args: Any, **kwargs: Any) -> None:
+        parsed = urlparse(uri)
+        if "@" in parsed.netloc:
+            uri = parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
+        super().__init__(uri, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
 
 
 class NativeHandler(AsyncGrpcHandler):

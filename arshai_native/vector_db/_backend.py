@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import grpc
 from pymilvus import AnnSearchRequest, CollectionSchema, WeightedRanker
 from pymilvus.client import ts_utils
-from pymilvus.client.connection_manager import ConnectionConfig
 from pymilvus.client.constants import DEFAULT_CONSISTENCY_LEVEL
 from pymilvus.client.prepare import Prepare
 from pymilvus.client.search_result import SearchResult
@@ -31,8 +30,10 @@ from pymilvus.settings import Config
 
 from arshai_native import _core, _milvus_wire
 from arshai_native._gather import Gatherer
+from arshai_native._milvus_uri import hide
 from arshai_native._original import drive
 from arshai_native.milvus import _sdk, _wire
+from arshai_native.milvus._connection import QuietConfig
 from arshai_native.milvus._hybrid import _HybridPlan
 from arshai_native.milvus._query import _QueryPlan
 from arshai_native.milvus._sdk import SERVICE
@@ -49,7 +50,6 @@ from . import _collection
 from ._collection import NativeCollection
 from ._connection import Blocking, Connection, Waiting
 from ._entities import Rows
-from ._milvus import shown
 
 logger = logging.getLogger("arshai_native.vector_db")
 
@@ -112,9 +112,10 @@ class Backend:
         batch_size: int, flush: bool, options: dict[str, Any],
     ) -> None:  # fmt: skip
         try:
-            self._config = ConnectionConfig.from_uri(uri, token=token, db_name=db_name, **options)
-        except MilvusException as error:  # it quotes the URI
-            raise type(error)(message=error.message.replace(uri, shown(uri))) from None
+            self._config = QuietConfig.from_uri(uri, token=token, db_name=db_name, **options)
+        except Exception as error:
+            hide(error, uri)
+            raise
         self.connection = Connection(self._config, timeout)
         self.waiting = self.connection.waiting
         self.blocking = self.connection.blocking

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from arshai_native._milvus_uri import shown
 from arshai_native._original import drive
 
 if TYPE_CHECKING:
@@ -393,12 +394,6 @@ class AsyncMilvus:
             backend.waiting, config, dense_vectors, sparse_vectors, expr, output_fields, limit,
             search_params,
         )  # fmt: skip
-
-
-def shown(uri: str) -> str:
-    """Without the user and password that may be in it."""
-    scheme, separator, rest = uri.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _attributes_of(config: Any) -> dict[str, Any]:
