@@ -18,6 +18,7 @@ from faultkit import run, until
 from milvusfake import FakeMilvus, Status, search_reply
 from milvuskit import SCALARS, clients, floats, make, name_of, outcome, rows_of, same
 from pymilvus import DataType
+from pymilvus.client import ts_utils
 from pymilvus.grpc_gen import milvus_pb2
 
 from arshai_native.milvus import AsyncMilvusClient, _together
@@ -143,6 +144,69 @@ def test_a_row_is_of_the_database_it_was_asked_for_in(fake):
 
     run(main)
     assert [data["dbname"] for name, _, data in fake.requests if name == "Query"] == ["first"] * 2
+
+
+ROWS = {
+    "Query": lambda _: milvus_pb2.QueryResults(
+        fields_data=[{"type": 5, "field_name": "id", "scalars": {"long_data": {"data": [1]}}}]
+    ),
+    "Search": search_reply,
+    "HybridSearch": lambda _: milvus_pb2.SearchResults(),
+}
+CALLS = {
+    "Search": lambda client: client.search("c", data=[vector(1)]),
+    "HybridSearch": lambda client: client.hybrid_search(
+        "c", [pymilvus.AnnSearchRequest([vector(1)], "vector", {}, 1)], pymilvus.RRFRanker()
+    ),
+    "Query": lambda client: client.query("c", filter="id > 1", timeout=20),
+    "Query of keys": lambda client: client.get("c", 1),
+    "Insert": lambda client: client.insert("c", [{"id": 1, "vector": vector(1)}]),
+    "Upsert": lambda client: client.upsert("c", [{"id": 1, "vector": vector(1)}]),
+    "Delete": lambda client: client.delete("c", ids=[1]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_another_attempt_is_made_in_the_same_database(name):
+    """As pymilvus's is; and what has been written is known of that database."""
+    method = name.split()[0]
+
+    async def main(fake, kind, calls):
+        opened = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        async def answer(request):
+            if fake.calls[method] <= calls:
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(opened.wait(), loop))
+                raise Status(grpc.StatusCode.ABORTED, "not yet")
+            return ROWS.get(method, lambda _: milvus_pb2.MutationResult(timestamp=77))(request)
+
+        fake.on(method, answer)
+        fake.on("DescribeDatabase", lambda _: milvus_pb2.DescribeDatabaseResponse())
+        client = kind(fake.uri, db_name="first")
+        tasks = [asyncio.ensure_future(CALLS[name](client))]
+        assert await until(lambda: fake.calls[method] == 1)
+        tasks += [asyncio.ensure_future(CALLS[name](client)) for _ in range(calls - 1)]
+        await asyncio.sleep(0.01)
+        await client.use_database("second")
+        opened.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        address = client._handler.server_address
+        await client.close()
+        return (
+            [type(each) for each in results],
+            [metadata["dbname"] for each, _, metadata in fake.requests if each == method],
+            [ts_utils.get_collection_ts("c", address, each) for each in ("first", "second")],
+        )
+
+    outcomes = []
+    for kind in (AsyncMilvusClient, pymilvus.AsyncMilvusClient):
+        with FakeMilvus() as fake:
+            outcomes.append(run(lambda kind=kind, fake=fake: main(fake, kind, 1)))
+    assert outcomes[0] == outcomes[1]
+    assert set(outcomes[0][1]) == {"first"} and len(outcomes[0][1]) == 2 - (name == "Delete")
+    with FakeMilvus() as fake:  # together, apart, and again
+        assert set(run(lambda: main(fake, AsyncMilvusClient, 3))[1]) == {"first"}
 
 
 def test_not_when_told_so(fake):

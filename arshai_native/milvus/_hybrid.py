@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 from pymilvus.client.abstract import AnnSearchRequest, BaseRanker, RRFRanker, WeightedRanker
@@ -136,12 +135,12 @@ async def hybrid_search(
         message = plan.message(client, collection, vectors)
     except Exception:  # pymilvus says it in its own words
         return PEER
-    started = time.monotonic()
+    begun = _sdk.begin(client)
     try:
         reply = await channel.send(_HYBRID, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal, True)
     except Exception as error:
         return await _sdk.replay(
-            client, "hybrid_search", "hybrid_search", error, started, timeout, collection,
+            client, "hybrid_search", "hybrid_search", error, begun, timeout, collection,
             requests, ranker, **options, **kwargs,
         )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 from pymilvus.client import ts_utils
@@ -125,21 +124,19 @@ async def query(
             message = plan.message(client, collection, expression)
     except Exception:  # pymilvus says it in its own words
         return PEER
-    started = time.monotonic()
+    begun = _sdk.begin(client)
     try:
         if key is not None:
             (found,) = await gathered(_gatherer(plan, client, collection), key, 64, timeout)
             return found
         reply = await channel.send(_QUERY, message, timeout, metadata)
         return _wire.query_result(reply, plan.strict)
-    except _wire.Indivisible:
-        return PEER
     except Exception as error:
         arguments = options | kwargs
         if name == "query":
             arguments["filter"] = filter
         return await _sdk.replay(
-            client, name, "query", error, started, timeout, collection, ids=ids, **arguments
+            client, name, "query", error, begun, timeout, collection, ids=ids, **arguments
         )
 
 
@@ -165,7 +162,7 @@ def _gatherer(plan: _QueryPlan, client: Any, collection: str) -> Gatherer:
     async def send(keys: list[Any]) -> list[Any]:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
-            raise _wire.Indivisible
+            raise _sdk.Indivisible
         distinct = list(dict.fromkeys(keys))
         expression, schema = await _expression(client, collection, distinct, None, {}, context)
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
@@ -250,13 +247,13 @@ async def delete(
         database = client._config.db_name
     except Exception:
         return PEER
-    started = time.monotonic()
+    begun = _sdk.begin(client)
     try:
         reply = await channel.send(_DELETE, message, timeout, metadata)
         result = _wire.mutation_result(reply, False)
     except Exception as error:
         return await _sdk.replay(
-            client, "delete", "delete", error, started, timeout, collection, ids=ids,
+            client, "delete", "delete", error, begun, timeout, collection, ids=ids,
             filter=filter, partition_name=partition, **kwargs,
         )  # fmt: skip
     ts_utils.update_collection_ts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 from pymilvus.client import ts_utils
@@ -124,14 +123,14 @@ async def write(
             return PEER
     except Exception:  # pymilvus says it in its own words
         return PEER
-    started = time.monotonic()
+    begun = _sdk.begin(client, context.get_db_name())
     try:
         reply = await channel.send(kind.method, message, timeout, metadata)
         result = _wire.mutation_result(reply, True)
     except Exception as error:
         rows = rows_of(data) if by_column else data
         return await _sdk.replay(
-            client, kind.name, kind.handler, error, started, timeout, collection, rows,
+            client, kind.name, kind.handler, error, begun, timeout, collection, rows,
             partition_name=partition, **kwargs,
         )  # fmt: skip
     ts_utils.update_collection_ts(

@@ -9,6 +9,7 @@ pymilvus's. And a method that somebody has replaced is noticed (Watch).
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import inspect
 import os
@@ -159,11 +160,17 @@ for _name, _function in _RAW.items():
 
 
 class _Standin:
-    """A client whose connection is another one."""
+    """A client whose connection is another one, and whose database may be."""
 
-    def __init__(self, client: Any, handler: Any) -> None:
+    def __init__(self, client: Any, handler: Any, database: str | None = None) -> None:
         self._client = client
         self._standin_handler = handler
+        self._config = copy.copy(client._config)
+        if database is not None:
+            self._config.db_name = database
+
+    def _generate_call_context(self, **kwargs: Any) -> Any:
+        return type(self._client)._generate_call_context(self, **kwargs)
 
     async def _get_connection(self) -> Any:
         return self._standin_handler
@@ -203,7 +210,7 @@ class _Replaying:
 
     def __init__(self, handler: Any, name: str, error: Exception) -> None:
         self._handler = handler
-        self._first: list[Exception] = [error]
+        self._first = [] if isinstance(error, Indivisible) else [error]
         setattr(self, name, functools.partial(_replayed(name), handler, _first=self._first))
 
     def __getattr__(self, name: str) -> Any:
@@ -233,22 +240,34 @@ def _is_retried(name: str) -> bool:
     return hasattr(getattr(AsyncGrpcHandler, name), "__wrapped__")
 
 
+class Indivisible(Exception):
+    """What went as one request has not come back as one answer for each call in it."""
+
+
+def begin(client: Any, database: str | None = None) -> tuple[float, str]:
+    """When an attempt has begun, and in which database; the client may change its own meanwhile."""
+    return time.monotonic(), client._config.db_name if database is None else database
+
+
 async def replay(
     client: Any,
     name: str,
     method: str,
     error: Exception,
-    started: float,
+    begun: tuple[float, str],
     timeout: float | None,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     """
-    The peer's method (name) whose handler's method has had a first attempt, begun at `started`,
-    that ended with an error.
+    The peer's method (name) whose handler's method has had a first attempt that ended with an
+    error; one that was Indivisible is none.
     """
+    started, database = begun
     handler = client._handler
     if handler is None:
+        if isinstance(error, Indivisible):
+            return PEER
         raise error
     left = None
     if timeout is not None and _is_retried(method):
@@ -257,7 +276,7 @@ async def replay(
             # pymilvus waits no longer than that itself, and says so in its own words.
             error = TimeoutError()
             left = None
-    standin = _Standin(client, _Replaying(handler, method, error))
+    standin = _Standin(client, _Replaying(handler, method, error), database)
     coroutine = getattr(PEER, name)(standin, *args, timeout=timeout, **kwargs)
     if left is None:
         return await coroutine

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 import numpy as np
@@ -205,19 +204,19 @@ async def search(
             message = plan.message(client, collection, kind, count, [vectors])
     except Exception:  # pymilvus says it in its own words
         return PEER
-    started = time.monotonic()
+    begun = _sdk.begin(client)
     try:
         if gathers:
             gatherer = _gatherer(plan, client, collection, kind)
             (found,) = await gathered(gatherer, vectors, len(vectors), timeout)
-            return PEER if found is None else found
+            if found is None:
+                raise _sdk.Indivisible
+            return found
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
-    except _wire.Indivisible:
-        return PEER
     except Exception as error:
         return await _sdk.replay(
-            client, "search", "search", error, started, timeout, collection, data=data,
+            client, "search", "search", error, begun, timeout, collection, data=data,
             **options, **kwargs,
         )  # fmt: skip
 
@@ -249,7 +248,7 @@ def _gatherer(plan: SearchPlan, client: Any, collection: str, kind: int) -> Gath
     async def send(vectors: list[bytes]) -> Any:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
-            raise _wire.Indivisible
+            raise _sdk.Indivisible
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         count = len(vectors)
         message = plan.message(client, collection, kind, count, vectors, database)

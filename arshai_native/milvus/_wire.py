@@ -16,6 +16,8 @@ from pymilvus.grpc_gen import milvus_pb2
 from arshai_native import _milvus_wire
 from arshai_native._original import drive
 
+from ._sdk import Indivisible
+
 replies = _milvus_wire.replies()
 
 # What of a result's extra counts something, and so is the whole request's.
@@ -38,10 +40,6 @@ def search_result(reply: bytes, round_decimal: Any, hybrid: bool = False) -> Any
         status=response.status,
         session_ts=response.session_ts,
     )
-
-
-class Indivisible(Exception):
-    """There is not one answer for each search in it."""
 
 
 def search_results(reply: bytes, round_decimal: Any, searches: int) -> Any:
