@@ -49,7 +49,7 @@ from arshai_native.milvus._together import gathered
 from . import _collection
 from ._collection import NativeCollection
 from ._connection import Blocking, Connection, Waiting
-from ._entities import Rows
+from ._entities import Documents, Rows
 
 logger = logging.getLogger("arshai_native.vector_db")
 
@@ -444,34 +444,36 @@ class Backend:
 
     @_logged
     async def insert_one(self, io: _IO, config: Any, entity: Any, embedding: Any) -> None:
-        await self._insert(io, config, lambda rows: [rows.one(entity, embedding)])
+        await self._insert(io, config, lambda rows: rows.one(entity, embedding))
 
     @_logged
     async def insert_many(self, io: _IO, config: Any, data: Any, embedding: Any) -> None:
         await self._insert(io, config, lambda rows: rows.many(data, embedding))
 
-    async def _insert(self, io: _IO, config: Any, make: Callable[[Rows], list[Any]]) -> None:
+    async def _insert(self, io: _IO, config: Any, make: Callable[[Rows], Documents]) -> None:
         name = config.collection_name
         known = self._known.get(name) or await self._prepare(io, config)
-        made: tuple[Any, list[Any]] = (known, make(Rows(config, known.description["fields"])))
+        made = (known, make(Rows(config, known.description["fields"])))
         count = len(made[1])
         for start in range(0, count, self._batch_size):
+            part = (start, start + self._batch_size)
 
-            async def attempt(known: _Known, start: int = start) -> Any:
+            async def attempt(known: _Known, part: tuple[int, int] = part) -> Any:
                 nonlocal made
                 if made[0] is not known:  # its fields may be others
                     made = (known, make(Rows(config, known.description["fields"])))
-                return await self._insert_rows(io, known, made[1][start : start + self._batch_size])
+                return await self._insert_rows(io, known, made[1], part)
 
-            async def peer(start: int = start) -> Any:
-                batch = made[1][start : start + self._batch_size]
-                return await io.handle("insert_rows", name, batch)
+            async def peer(part: tuple[int, int] = part) -> Any:
+                return await io.handle("insert_rows", name, made[1].rows(*part))
 
             await self._run(io, config, "insert_rows", attempt, peer, by_schema=True)
         if count and self._flush:
             await io.flush(name)
 
-    async def _insert_rows(self, io: _IO, known: _Known, rows: list[Any]) -> None:
+    async def _insert_rows(
+        self, io: _IO, known: _Known, documents: Documents, part: tuple[int, int]
+    ) -> None:
         if known.native is None:
             raise Unencodable
         head = known.plans.get(("insert",))
@@ -484,9 +486,12 @@ class Backend:
                     + INSERT.schema_timestamp.integer(known.description.get("update_timestamp", 0))
                 ),
                 "insert_rows",
-                entities=rows[:1],
+                entities=documents.rows(*part)[:1],
             )
-        message = known.native.rows(rows, front=head)
+        columns = documents.columns(*part)
+        message = None if columns is None else known.native.columns(columns, front=head)
+        if message is None:
+            message = known.native.rows(documents.rows(*part), front=head)
         if message is None:
             raise Unencodable
         result = _wire.mutation_result(await io.unary(_INSERT, message), True)

@@ -12,8 +12,10 @@ import enum
 import types
 import typing
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
+
+import numpy as np
 
 # Milvus's numbers of its types.
 _FLOAT, _DOUBLE, _VARCHAR, _JSON = 10, 11, 21, 23
@@ -161,6 +163,44 @@ class _Extra:
         return plain(value)
 
 
+def _is_column(values: Any, count: int) -> bool:
+    """Whether these are vectors of that many rows, and slices of them are, too."""
+    if type(values) is list:
+        return len(values) >= count
+    # A csr_array's rows are refused by pymilvus. SciPy need not be there.
+    if type(values).__name__ != "csr_matrix" and type(values) is not np.ndarray:
+        return False
+    return len(values.shape) == 2 and values.shape[0] >= count
+
+
+class Documents:
+    """Rows of a collection; their vectors are in them, or beside them as whole columns."""
+
+    def __init__(self, rows: list[dict[str, Any]], vectors: dict[str, Any]) -> None:
+        self._rows = rows
+        self._vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def rows(self, start: int, end: int) -> list[dict[str, Any]]:
+        rows = self._rows[start:end]
+        for name, values in self._vectors.items():
+            rows = [row | {name: values[i]} for i, row in enumerate(rows, start)]
+        return rows
+
+    def columns(self, start: int, end: int) -> dict[str, Any] | None:
+        """None if they are in the rows, or these have not all the same fields."""
+        rows = self._rows[start:end]
+        names = rows[0].keys()
+        if not self._vectors or any([row.keys() != names for row in rows]):
+            return None
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in names}
+        for name, values in self._vectors.items():
+            columns[name] = values[start : start + len(rows)]
+        return columns
+
+
 class Rows:
     """
     Makes rows of documents for one collection.
@@ -207,27 +247,29 @@ class Rows:
             row[extra.name] = extra.value(value)
         return row
 
-    def one(self, document: dict[str, Any], embedding: dict[str, Any]) -> dict[str, Any]:
+    def _vectors(self, embedding: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """By the names of their fields."""
+        if "dense" in embedding:
+            yield self._dense_field, embedding["dense"]
+        if self._sparse_field is not None and "sparse" in embedding:
+            yield self._sparse_field, embedding["sparse"]
+
+    def one(self, document: dict[str, Any], embedding: dict[str, Any]) -> Documents:
         """embedding: one dense vector, one sparse row."""
         row = self.row(document)
-        if "dense" in embedding:
-            row[self._dense_field] = embedding["dense"]
-        if self._sparse_field is not None and "sparse" in embedding:
-            row[self._sparse_field] = embedding["sparse"]
-        return row
+        for name, vector in self._vectors(embedding):
+            row[name] = vector
+        return Documents([row], {})
 
-    def many(
-        self, documents: Iterable[dict[str, Any]], embedding: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    def many(self, documents: list[dict[str, Any]], embedding: dict[str, Any]) -> Documents:
         """embedding: a dense vector and a sparse row for each document."""
-        dense = embedding.get("dense")
-        sparse = None if self._sparse_field is None else embedding.get("sparse")
+        vectors = [pair for pair in self._vectors(embedding) if pair[1] is not None]
+        together = all(_is_column(values, len(documents)) for _, values in vectors)
         rows = []
         for index, document in enumerate(documents):
             row = self.row(document)
-            if dense is not None:
-                row[self._dense_field] = dense[index]
-            if self._sparse_field is not None and sparse is not None:
-                row[self._sparse_field] = sparse[index]
+            if not together:
+                for name, values in vectors:
+                    row[name] = values[index]
             rows.append(row)
-        return rows
+        return Documents(rows, dict(vectors) if together else {})

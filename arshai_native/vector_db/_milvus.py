@@ -238,8 +238,8 @@ class AsyncMilvus:
         """
         Inserts documents, batch_size in a request.
 
-        documents_embedding: "dense": vectors (lists or a numpy block), "sparse": rows, in the
-        documents' order.
+        documents_embedding: "dense": vectors (lists or a numpy block), "sparse": rows (or a csr
+        matrix), in the documents' order. Blocks are written as a whole, which is faster.
         """
         backend = self._opened()
         drive(backend.insert_many(backend.blocking, config, list(data), documents_embedding))
