@@ -319,6 +319,69 @@ class MilvusReplies:
     def query(self, reply: bytes | memoryview, strict_float32: bool, /) -> Any | None:
         """QueryResults as a HybridExtraList, as the handlers' query() returns it."""
 
+class MilvusPlan:
+    """What the searches of a kind have in common. head: SearchRequest without vectors, their number
+    and timestamp; timestamp: the number of that field if the last write's is to be in it, else 0;
+    combinable: with others of the kind into one request."""
+
+    head: Final[bytes]
+    round_decimal: Final[Any]
+    timestamp: Final[int]
+    combinable: Final[bool]
+    def __init__(
+        self, head: bytes, round_decimal: object, timestamp: int, combinable: bool
+    ) -> None: ...
+
+class MilvusCaller:
+    """
+    A client's searches from argument to result, as long as everything that has a say in them is as
+    it was when bind() was called.
+
+    unusual: options with which a search goes the long way. last_write: (collection, client) to the
+    timestamp that its searches ask for.
+    """
+
+    def __init__(
+        self,
+        replies: MilvusReplies,
+        unusual: frozenset[str],
+        last_write: Callable[[str, Any], int],
+    ) -> None: ...
+    def bind(
+        self,
+        client: Any,
+        handler: Any,
+        channel: Any,
+        core: GrpcChannel,
+        places: tuple[tuple[Any, ...], ...],
+        metadata: tuple[tuple[str, str | bytes], ...],
+        path: str,
+        /,
+    ) -> None:
+        """Know the client as it is. channel: the handler's, core: its GrpcChannel. places: see
+        unchanged(). metadata: pairs that each of its searches has, path: their method."""
+    def search(
+        self,
+        client: Any,
+        data: object,
+        timeout: object,
+        collection: object,
+        filter: object,
+        limit: object,
+        output_fields: object,
+        search_params: object,
+        partition_names: object,
+        anns_field: object,
+        options: dict[str, Any],
+        /,
+    ) -> Any:
+        """
+        An awaitable of the search's SearchResult, or of (reply, round_decimal) for pymilvus to
+        read; (plan, kind, vectors) of a search that may be gathered; None: it has to go the long
+        way. The awaitable raises GrpcError. Nothing is sent before it is awaited. Plans are found
+        in the client's _plans, by plain_key() of collection and what follows it.
+        """
+
 class MilvusParts(Sequence[Any | None]):
     """The SearchResults of searches that went as one, made when they are asked for. None: pymilvus
     must make that one."""

@@ -617,6 +617,22 @@ def test_vectors(kind, count):
     assert ours[1] == nq and ours[0].SerializeToString() == group.SerializeToString()
 
 
+@pytest.mark.parametrize("dim", [1, 7, 8, 9, 16, 71, 80])
+def test_numbers_among_floats(dim):
+    """Wherever they are: floats are written in groups."""
+    base = [0.1 * n for n in range(dim)]
+    largest = 3.4028234663852886e38
+    for where in range(dim):
+        for number in (3, -0.0, math.inf, -math.inf, largest, np.float32(0.3), np.int8(4)):
+            vector = [*base[:where], number, *base[where + 1 :]]
+            assert native_group([vector]) == their_group([vector])
+        nan = [*base[:where], math.nan, *base[where + 1 :]]
+        (values,) = native_group([nan])[0].placeholders[0].values
+        assert values == struct.pack(f"<{dim}f", *nan)
+        for refused in (1e39, -1e39, 10**400, "1", None, [1.0]):
+            assert _core.milvus_vectors([[0.5, *base[:where], refused, *base[where:]]]) is None
+
+
 @pytest.mark.parametrize("vector_type", VECTORS)
 def test_vectors_as_bytes(vector_type):
     data = [b"12345678", b"", b"x" * 300]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
@@ -75,10 +75,17 @@ class NativeChannel(grpc.aio.Channel):
         """One call: the reply's bytes, or grpc's AioRpcError."""
         if self._closed:
             raise cygrpc.UsageError("Channel is closed.")
+        reply: bytes = await self.outcome(
+            self._core.unary(method, message, timeout, metadata, wait_for_ready)
+        )
+        return reply
+
+    async def outcome(self, request: Awaitable[Any]) -> Any:
+        """That of a request of the core's: the same with grpc's AioRpcError."""
         # No lock: between reading and writing an attribute CPython does not change threads.
         self._under_way += 1
         try:
-            reply = await self._core.unary(method, message, timeout, metadata, wait_for_ready)
+            reply = await request
         except _core.GrpcError as error:
             raise self.error_of(error) from None
         finally:

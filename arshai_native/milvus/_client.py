@@ -42,6 +42,7 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
             self._schemas = Plans()
             self._connecting = AnyLoopLock()
             self._plain = Plain()
+            self._caller = _search.caller()
 
         async def _connect(self) -> None:
             async with self._connecting:
@@ -82,7 +83,18 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
                 "anns_field": anns_field,
             }
             if ranker is None and not args and "ids" not in kwargs:
-                result = await _search.search(self, collection_name, data, options, timeout, kwargs)
+                request = self._caller and self._caller.search(
+                    self, data, timeout, collection_name, filter, limit, output_fields,
+                    search_params, partition_names, anns_field, kwargs,
+                )  # fmt: skip
+                if request:
+                    result = await _search.started(
+                        self, request, collection_name, data, options, timeout, kwargs
+                    )
+                else:
+                    result = await _search.search(
+                        self, collection_name, data, options, timeout, kwargs
+                    )
                 if result is not PEER:
                     return result
             return await super().search(

@@ -54,6 +54,10 @@ class Watch:
     def intact(self) -> bool:
         return unchanged(self._known) or self._look()
 
+    def places(self) -> tuple[tuple[Any, ...], ...]:
+        """For unchanged(), if it was intact."""
+        return self._known
+
     def _look(self) -> bool:
         known: list[tuple[Any, ...]] = [(each, type_tag(each)) for each in self._classes]
         known += [(vars(owner), name, vars(owner).get(name)) for owner, name in self._others]

@@ -20,6 +20,11 @@ from ._sdk import PEER, SERVICE
 from ._template import SEARCH, Timestamp, template
 from ._together import Together, gathered
 
+try:
+    from pymilvus.client.call_context import CallContext
+except ImportError:  # another version of pymilvus
+    CallContext = None  # type: ignore[assignment, misc]
+
 _SEARCH = SERVICE + "Search"
 
 _search_watch = _sdk.watch(
@@ -38,6 +43,7 @@ UNUSUAL = frozenset(("log_level", "log-level", "schema", "context", "iterator"))
 _APART = frozenset(("retry_times", "retry_on_rate_limit", "client_request_id", "client-request-id"))
 # Options with which searches still travel together: the others may look at the request as a whole.
 _COMBINABLE = frozenset(("consistency_level", "round_decimal", "guarantee_timestamp"))
+_METADATA = ["dbname", "client-request-id", "client-request-unixmsec"]
 
 
 def follows_writes(options: dict[str, Any]) -> bool:
@@ -138,21 +144,25 @@ def split_options(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 # ---- search ----
 
 
-class SearchPlan:
+class SearchPlan(_core.MilvusPlan):
     """A kind of search: all of its request but the vectors and the timestamp."""
 
-    __slots__ = ("combinable", "head", "round_decimal", "timestamp", "together")
+    __slots__ = ("_timestamp", "together")
 
     def __init__(self, captured: _sdk.Captured, options: dict[str, Any]) -> None:
         cleared = ["nq", "placeholder_group"]
-        self.timestamp = None
+        field = None
         if follows_writes(options):
+            field = SEARCH.guarantee_timestamp
             cleared.append("guarantee_timestamp")
-            self.timestamp = Timestamp(SEARCH.guarantee_timestamp)
-        self.head = template(captured.request, *cleared)
-        self.round_decimal = captured.round_decimal
-        self.combinable = _COMBINABLE.issuperset(options)
+        self._timestamp = None if field is None else Timestamp(field)
         self.together = Together()
+        super().__init__(
+            template(captured.request, *cleared),
+            captured.round_decimal,
+            0 if field is None else field.number,
+            _COMBINABLE.issuperset(options),
+        )
 
     def message(
         self,
@@ -164,8 +174,8 @@ class SearchPlan:
         database: str | None = None,
     ) -> bytes:
         head = self.head
-        if self.timestamp is not None:
-            head += self.timestamp.bytes(last_write(collection, client, database))
+        if self._timestamp is not None:
+            head += self._timestamp.bytes(last_write(collection, client, database))
         return _core.milvus_search_request(head, kind, count, vectors)
 
 
@@ -191,13 +201,15 @@ async def search(
                 client, collection, options["anns_field"], timeout, kwargs
             )
         kind, count, vectors = encoded(data, vector_type)
-        key = _core.plain_key("search", collection, options, named)
+        key = _core.plain_key(collection, *options.values(), named)
         if key is None:
             return PEER
         plan = client._plans.get(key)
         if plan is None:
             plan = _search_plan(client, collection, data, schema, options, named)
             client._plans.keep(key, plan)
+        if not apart:
+            _bind(client, channel)
         gathers = count == 1 and client._gather and plan.combinable and not apart
         if not gathers:
             metadata = metadata_of(client, channel, apart)
@@ -214,6 +226,65 @@ async def search(
             return found
         reply = await channel.send(_SEARCH, message, timeout, metadata)
         return _wire.search_result(reply, plan.round_decimal)
+    except Exception as error:
+        return await _sdk.replay(
+            client, "search", "search", error, begun, timeout, collection, data=data,
+            **options, **kwargs,
+        )  # fmt: skip
+
+
+# ---- searches in C, from the second one of a kind on ----
+
+
+def caller() -> _core.MilvusCaller | None:
+    """What makes a client's searches; None: another version of pymilvus is installed."""
+    if _wire.replies is None or CallContext is None or not _milvus_wire.vectors_agree():
+        return None
+    return _core.MilvusCaller(_wire.replies, UNUSUAL | _APART | {"ids"}, last_write)
+
+
+def _bind(client: Any, channel: NativeChannel) -> None:
+    """The client's caller knows it as it is now: this search was one of pymilvus's own kind."""
+    if client._caller is None:
+        return
+    metadata = client._generate_call_context().to_grpc_metadata()
+    names = [name for name, _ in metadata]
+    # The last of them is the time, which is another one for each call.
+    if names != _METADATA or metadata[1][1] or not metadata[2][1].isdecimal():
+        return
+    classes = (type(client), CallContext, NativeChannel)
+    client._caller.bind(
+        client,
+        client._handler,
+        channel,
+        channel._core,
+        (*_search_watch.places(), *((each, _core.type_tag(each)) for each in classes)),
+        (*metadata[:2], *(channel.added_metadata() or ())),
+        _SEARCH,
+    )
+
+
+async def started(
+    client: Any,
+    request: Any,
+    collection: str,
+    data: Any,
+    options: dict[str, Any],
+    timeout: Any,
+    kwargs: dict[str, Any],
+) -> Any:
+    """The outcome of what the client's caller has made of these arguments; PEER as search()."""
+    begun = _sdk.begin(client)
+    try:
+        if type(request) is not tuple:
+            found = await client._handler._async_channel.outcome(request)
+            return _wire.search_result(*found) if type(found) is tuple else found
+        plan, kind, vectors = request
+        gatherer = _gatherer(plan, client, collection, kind)
+        (found,) = await gathered(gatherer, vectors, len(vectors), timeout)
+        if found is None:
+            raise _sdk.Indivisible
+        return found
     except Exception as error:
         return await _sdk.replay(
             client, "search", "search", error, begun, timeout, collection, data=data,

@@ -285,9 +285,8 @@ static void free_head(PyObject *capsule) {
     arn_grpc_head_unref(PyCapsule_GetPointer(capsule, HEAD_CAPSULE));
 }
 
-static arn_grpc_head *make_head(arn_py_grpc_channel *self, PyObject *path) {
-    arn_grpc_head *head = NULL;
-    PyObject *capsule = NULL;
+arn_grpc_head *arn_py_grpc_head(arn_py_grpc_channel *self, PyObject *path, PyObject *metadata) {
+    arn_grpc_head *head;
     const char *text;
     Py_ssize_t len;
     arn_py_grpc_pairs p;
@@ -306,16 +305,23 @@ static arn_grpc_head *make_head(arn_py_grpc_channel *self, PyObject *path) {
                         "the method's path must look like /package.Service/Method");
         return NULL;
     }
-    if (PyDict_GET_SIZE(self->heads) >= HEADS_MAX)
-        PyDict_Clear(self->heads);
-    if (arn_py_grpc_take_pairs(&p, self->metadata) < 0)
+    if (arn_py_grpc_take_pairs(&p, metadata) < 0)
         return NULL;
     head = arn_grpc_head_new(&self->config, text, (size_t)len, p.slices, p.count);
     arn_py_grpc_clear_pairs(&p);
-    if (head == NULL) {
+    if (head == NULL)
         PyErr_NoMemory();
+    return head;
+}
+
+static arn_grpc_head *make_head(arn_py_grpc_channel *self, PyObject *path) {
+    arn_grpc_head *head = arn_py_grpc_head(self, path, self->metadata);
+    PyObject *capsule;
+
+    if (head == NULL)
         return NULL;
-    }
+    if (PyDict_GET_SIZE(self->heads) >= HEADS_MAX)
+        PyDict_Clear(self->heads);
     capsule = PyCapsule_New(head, HEAD_CAPSULE, free_head);
     if (capsule == NULL) {
         arn_grpc_head_unref(head);
@@ -348,9 +354,21 @@ static int check_open(const arn_py_grpc_channel *self) {
     return 0;
 }
 
+arn_grpc_op *arn_py_grpc_op_of_head(arn_py_grpc_channel *self, arn_grpc_head *head,
+                                    const arn_slice *metadata, size_t count) {
+    arn_grpc_channel *channel = check_open(self) < 0 ? NULL : core_of(self);
+    arn_grpc_op *op;
+
+    if (channel == NULL)
+        return NULL;
+    op = arn_grpc_op_new(channel, head, metadata, count);
+    if (op == NULL)
+        PyErr_NoMemory();
+    return op;
+}
+
 arn_grpc_op *arn_py_grpc_op(arn_py_grpc_channel *self, PyObject *path,
                             const arn_py_grpc_options *options) {
-    arn_grpc_channel *channel = NULL;
     arn_grpc_head *head = NULL;
     arn_grpc_op *op = NULL;
     uint64_t timeout_ms;
@@ -361,13 +379,8 @@ arn_grpc_op *arn_py_grpc_op(arn_py_grpc_channel *self, PyObject *path,
         return NULL;
     /* Reading the arguments may run any code, which may have closed the channel: only what comes
      * now runs none. */
-    if ((path == NULL || (head = head_of(self, path)) != NULL) && check_open(self) == 0)
-        channel = core_of(self);
-    if (channel != NULL) {
-        op = arn_grpc_op_new(channel, head, p.slices, p.count);
-        if (op == NULL)
-            PyErr_NoMemory();
-    }
+    if (path == NULL || (head = head_of(self, path)) != NULL)
+        op = arn_py_grpc_op_of_head(self, head, p.slices, p.count);
     arn_py_grpc_clear_pairs(&p);
     if (op == NULL)
         return NULL;

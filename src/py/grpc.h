@@ -34,6 +34,15 @@ typedef struct arn_py_grpc_options {
 arn_grpc_op *arn_py_grpc_op(arn_py_grpc_channel *self, PyObject *path,
                             const arn_py_grpc_options *options);
 
+/* The headers of a method with metadata, the channel's own among it: one reference; NULL with an
+ * exception set. */
+arn_grpc_head *arn_py_grpc_head(arn_py_grpc_channel *self, PyObject *path, PyObject *metadata);
+
+/* An op of such headers and of metadata of its own. Runs no Python code. NULL with an exception
+ * set. */
+arn_grpc_op *arn_py_grpc_op_of_head(arn_py_grpc_channel *self, arn_grpc_head *head,
+                                    const arn_slice *metadata, size_t count);
+
 /* Sets the message: bytes are referenced where that is cheaper, all else is copied. 0, or -1 with
  * an exception set. */
 int arn_py_grpc_set_message(arn_grpc_op *op, PyObject *message);

@@ -333,13 +333,6 @@ static PyType_Spec replies_spec = {
 };
 
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st) {
-    PyObject *type = PyType_FromModuleAndSpec(module, &replies_spec, NULL);
-    int r;
-
-    (void)st;
-    if (type == NULL)
-        return -1;
-    r = PyModule_AddType(module, (PyTypeObject *)type);
-    Py_DECREF(type);
-    return r;
+    st->milvus_replies_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &replies_spec, NULL);
+    return st->milvus_replies_type == NULL ? -1 : PyModule_AddType(module, st->milvus_replies_type);
 }

@@ -112,4 +112,7 @@ PyObject *arn_py_milvus_search(PyObject *self, PyObject *const *args, Py_ssize_t
 PyObject *arn_py_milvus_split(PyObject *self, PyObject *const *args, Py_ssize_t count);
 PyObject *arn_py_milvus_query(PyObject *self, PyObject *const *args, Py_ssize_t count);
 
+/* search() of a reply that lies in memory. */
+PyObject *arn_py_milvus_search_message(PyObject *replies, arn_slice reply, PyObject *round_decimal);
+
 #endif /* ARN_PY_MILVUS_REPLIES_H */

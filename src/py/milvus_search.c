@@ -11,7 +11,7 @@
 
 /* A reply and what its hits share. Zeroed but for the arena before it is opened. */
 typedef struct hits_context {
-    Py_buffer view; /* the reply */
+    Py_buffer view; /* the reply, if the context keeps it */
     arn_arena arena;
     arn_milvus_search search; /* of slices of the reply and memory of the arena */
     size_t *starts;           /* with several searches: where the hits of each begin, and the end */
@@ -270,20 +270,16 @@ static int is_certain(const arn_milvus_search *search) {
            !arn_py_milvus_names_clash(search->columns, search->column_count);
 }
 
-/* Looks into a reply, whose bytes the context keeps. 1; 0: leave it to pymilvus; -1 with an
- * exception set. In any case close_context() has to follow. */
-static int open_context(arn_py_milvus_replies *self, hits_context *context, PyObject *reply,
-                        PyObject *round_decimal) {
+/* Looks into a reply that outlives the context. object: the same as bytes; NULL: they are made if
+ * there is need. 1; 0: leave it to pymilvus; -1 with an exception set. In any case close_context()
+ * has to follow. */
+static int open_context(arn_py_milvus_replies *self, hits_context *context, arn_slice reply,
+                        PyObject *object, PyObject *round_decimal) {
     arn_milvus_search *search = &context->search;
-    arn_slice slice;
     size_t i;
     int r;
 
-    if (PyObject_GetBuffer(reply, &context->view, PyBUF_SIMPLE) < 0)
-        return -1;
-    slice.data = context->view.buf;
-    slice.len = (size_t)context->view.len;
-    r = arn_milvus_parse_search(slice, &self->known, &context->arena, search);
+    r = arn_milvus_parse_search(reply, &self->known, &context->arena, search);
     if (r != 0 && r != ARN_ENOMEM)
         return 0;
     if (r == 0 && !is_certain(search))
@@ -307,11 +303,28 @@ static int open_context(arn_py_milvus_replies *self, hits_context *context, PyOb
     if (context->names == NULL)
         return -1;
     for (i = 0; i < search->column_count; i++)
-        if (arn_py_milvus_is_lazy(&search->columns[i]) && PyBytes_CheckExact(reply)) {
-            context->put_off = arn_py_milvus_new_lazy_reply(self->state, reply);
+        if (arn_py_milvus_is_lazy(&search->columns[i])) {
+            object = object != NULL ? Py_NewRef(object)
+                                    : PyBytes_FromStringAndSize(reply.data, (Py_ssize_t)reply.len);
+            if (object != NULL)
+                context->put_off = arn_py_milvus_new_lazy_reply(self->state, object);
+            Py_XDECREF(object);
             return context->put_off == NULL ? -1 : 1;
         }
     return 1;
+}
+
+/* The same with an object, which the context keeps. */
+static int open_context_of(arn_py_milvus_replies *self, hits_context *context, PyObject *reply,
+                           PyObject *round_decimal) {
+    arn_slice slice;
+
+    if (PyObject_GetBuffer(reply, &context->view, PyBUF_SIMPLE) < 0)
+        return -1;
+    slice.data = context->view.buf;
+    slice.len = (size_t)context->view.len;
+    return open_context(self, context, slice, PyBytes_CheckExact(reply) ? reply : NULL,
+                        round_decimal);
 }
 
 static void close_context(hits_context *context) {
@@ -324,23 +337,39 @@ static void close_context(hits_context *context) {
         PyBuffer_Release(&context->view);
 }
 
+/* opened: what open_context() has returned. */
+static PyObject *close_with_result(arn_py_milvus_replies *self, hits_context *context, int opened,
+                                   int with_session) {
+    PyObject *made = opened > 0 ? whole_result(self, context, with_session) : NULL;
+
+    if (made == NULL)
+        made = opened == 0 ? Py_NewRef(Py_None) : arn_py_milvus_leave_it();
+    close_context(context);
+    return made;
+}
+
 PyObject *arn_py_milvus_search(PyObject *op, PyObject *const *args, Py_ssize_t count) {
     char memory[ARN_PY_MILVUS_FIRST_MEMORY];
     hits_context context = {.view = {.obj = NULL}};
     int with_session, r;
-    PyObject *made;
 
     if (arn_py_milvus_check_count("search", count, 3) < 0 ||
         (with_session = PyObject_IsTrue(args[2])) < 0)
         return NULL;
     arn_arena_init(&context.arena, memory, sizeof(memory));
-    r = open_context(SELF(op), &context, args[0], args[1]);
-    if (r == 0)
-        made = Py_NewRef(Py_None);
-    else if (r < 0 || (made = whole_result(SELF(op), &context, with_session)) == NULL)
-        made = arn_py_milvus_leave_it();
-    close_context(&context);
-    return made;
+    r = open_context_of(SELF(op), &context, args[0], args[1]);
+    return close_with_result(SELF(op), &context, r, with_session);
+}
+
+PyObject *arn_py_milvus_search_message(PyObject *replies, arn_slice reply,
+                                       PyObject *round_decimal) {
+    char memory[ARN_PY_MILVUS_FIRST_MEMORY];
+    hits_context context = {.view = {.obj = NULL}};
+    int r;
+
+    arn_arena_init(&context.arena, memory, sizeof(memory));
+    r = open_context(SELF(replies), &context, reply, NULL, round_decimal);
+    return close_with_result(SELF(replies), &context, r, 1);
 }
 
 /* ---- a reply to several searches ---- */
@@ -459,7 +488,7 @@ PyObject *arn_py_milvus_split(PyObject *op, PyObject *const *args, Py_ssize_t co
         return NULL;
     parts->replies = (arn_py_milvus_replies *)Py_NewRef(op);
     arn_arena_init(&parts->context.arena, NULL, 0);
-    r = open_context(SELF(op), &parts->context, args[0], args[1]);
+    r = open_context_of(SELF(op), &parts->context, args[0], args[1]);
     if (r > 0 && (parts->context.search.topks.count != (size_t)searches ||
                   parts->context.search.has_iterator))
         r = 0;

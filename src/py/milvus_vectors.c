@@ -260,11 +260,34 @@ PyDoc_STRVAR(vectors_doc,
              "The vectors of a search: (placeholder type, how many, their encoding), or None:\n"
              "pymilvus must decide. vector_type: the field's, for vectors given as bytes.");
 
-static PyObject *milvus_vectors(PyObject *module, PyObject *const *args, Py_ssize_t given) {
-    arn_py_state *st = arn_py_state_of(module);
+int arn_py_milvus_encode(arn_py_state *st, PyObject *data, int vector_type,
+                         arn_py_milvus_encoded *out) {
     values_writer w = {NULL, 0, 0};
-    int vector_type = 0, type = 0, r;
-    Py_ssize_t count = 0;
+    int r;
+
+    out->type = 0;
+    out->count = 0;
+    if (arn_py_is_sequence(data))
+        r = add_rows(st, &w, data, vector_type, &out->type, &out->count);
+    else if ((r = arn_py_is_array(st, data)) > 0)
+        r = add_block(st, &w, data, &out->type, &out->count);
+    else if (r == 0)
+        r = add_csr(st, &w, data, &out->type, &out->count);
+    if (r == 0 && w.bytes == NULL)
+        w.bytes = PyBytes_FromStringAndSize(NULL, 0);
+    else if (r == 0 && w.len < (size_t)PyBytes_GET_SIZE(w.bytes))
+        _PyBytes_Resize(&w.bytes, (Py_ssize_t)w.len);
+    if (r == 0 && w.bytes == NULL)
+        r = -1;
+    if (r != 0)
+        Py_CLEAR(w.bytes);
+    out->values = w.bytes;
+    return r;
+}
+
+static PyObject *milvus_vectors(PyObject *module, PyObject *const *args, Py_ssize_t given) {
+    arn_py_milvus_encoded made;
+    int vector_type = 0, r;
 
     if (given < 1 || given > 2) {
         PyErr_SetString(PyExc_TypeError, "milvus_vectors() takes 1 or 2 arguments");
@@ -278,19 +301,9 @@ static PyObject *milvus_vectors(PyObject *module, PyObject *const *args, Py_ssiz
     if (vector_type != 0 &&
         (vector_type < ARN_MILVUS_BINARY_VECTOR || vector_type > ARN_MILVUS_INT8_VECTOR))
         Py_RETURN_NONE;
-    if (arn_py_is_sequence(args[0]))
-        r = add_rows(st, &w, args[0], vector_type, &type, &count);
-    else if ((r = arn_py_is_array(st, args[0])) > 0)
-        r = add_block(st, &w, args[0], &type, &count);
-    else if (r == 0)
-        r = add_csr(st, &w, args[0], &type, &count);
-    if (r == 0 && w.bytes == NULL)
-        w.bytes = PyBytes_FromStringAndSize(NULL, 0);
-    else if (r == 0 && w.len < (size_t)PyBytes_GET_SIZE(w.bytes))
-        _PyBytes_Resize(&w.bytes, (Py_ssize_t)w.len);
-    if (r == 0 && w.bytes != NULL)
-        return Py_BuildValue("(inN)", type, count, w.bytes);
-    Py_XDECREF(w.bytes);
+    r = arn_py_milvus_encode(arn_py_state_of(module), args[0], vector_type, &made);
+    if (r == 0)
+        return Py_BuildValue("(inN)", made.type, made.count, made.values);
     if (r == OTHER)
         Py_RETURN_NONE;
     return NULL;
@@ -298,47 +311,46 @@ static PyObject *milvus_vectors(PyObject *module, PyObject *const *args, Py_ssiz
 
 /* ---- requests ---- */
 
-/* PlaceholderGroup{placeholders: [PlaceholderValue{tag: "$0", type, values}]} */
-typedef struct group_size {
-    size_t values; /* all values, encoded */
-    size_t inner;  /* PlaceholderValue */
-    size_t outer;  /* PlaceholderGroup */
-} group_size;
+/* Of SearchRequest. */
+enum { PLACEHOLDER_GROUP = 6, NQ = 12 };
 
-static int measure_group(PyObject *values, long type, group_size *size) {
+int arn_py_milvus_measure(arn_py_milvus_search_request *request) {
+    size_t size = 0;
     Py_ssize_t i;
 
-    size->values = 0;
-    for (i = 0; i < PySequence_Fast_GET_SIZE(values); i++) {
-        PyObject *value = PySequence_Fast_GET_ITEM(values, i);
+    for (i = 0; i < PySequence_Fast_GET_SIZE(request->values); i++) {
+        PyObject *value = PySequence_Fast_GET_ITEM(request->values, i);
 
         if (!PyBytes_Check(value)) {
             PyErr_SetString(PyExc_TypeError, "the values must be bytes");
             return -1;
         }
-        size->values += (size_t)PyBytes_GET_SIZE(value);
-        if (size->values > (size_t)PY_SSIZE_T_MAX / 2) {
+        size += (size_t)PyBytes_GET_SIZE(value);
+        if (size > (size_t)PY_SSIZE_T_MAX / 2) {
             PyErr_NoMemory();
             return -1;
         }
     }
-    size->inner = 4 + arn_pb_int_size((uint64_t)type) + size->values;
-    size->outer = arn_pb_bytes_size(size->inner);
+    request->inner = 4 + arn_pb_int_size((uint64_t)request->type) + size;
+    request->outer = arn_pb_bytes_size(request->inner);
+    request->size = arn_pb_bytes_size(request->outer) + arn_pb_int_size((uint64_t)request->count);
     return 0;
 }
 
-static char *put_group(char *p, PyObject *values, long type, const group_size *size) {
+/* PlaceholderGroup{placeholders: [PlaceholderValue{tag: "$0", type, values}]}, then nq. */
+void arn_py_milvus_put_request(char *p, const arn_py_milvus_search_request *request) {
     Py_ssize_t i;
 
-    p = arn_pb_put_head(p, 1, size->inner);
+    p = arn_pb_put_head(p, PLACEHOLDER_GROUP, request->outer);
+    p = arn_pb_put_head(p, 1, request->inner);
     p = arn_pb_put_bytes(p, 1, "$0", 2);
-    p = arn_pb_put_int(p, 2, (uint64_t)type);
-    for (i = 0; i < PySequence_Fast_GET_SIZE(values); i++) {
-        PyObject *value = PySequence_Fast_GET_ITEM(values, i);
+    p = arn_pb_put_int(p, 2, (uint64_t)request->type);
+    for (i = 0; i < PySequence_Fast_GET_SIZE(request->values); i++) {
+        PyObject *value = PySequence_Fast_GET_ITEM(request->values, i);
         memcpy(p, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value));
         p += PyBytes_GET_SIZE(value);
     }
-    return p;
+    arn_pb_put_int(p, NQ, (uint64_t)request->count);
 }
 
 PyDoc_STRVAR(search_request_doc,
@@ -347,13 +359,10 @@ PyDoc_STRVAR(search_request_doc,
              "milvus_vectors() has returned, all of the type, count vectors together.");
 
 static PyObject *milvus_search_request(PyObject *module, PyObject *const *args, Py_ssize_t given) {
-    enum { PLACEHOLDER_GROUP = 6, NQ = 12 };
-    PyObject *template, *values, *made;
-    group_size size;
-    size_t template_len, total;
-    long long count;
+    arn_py_milvus_search_request request;
+    PyObject *template, *made;
+    size_t template_len;
     long type;
-    char *p;
 
     (void)module;
     if (given != 4 || !PyBytes_Check(args[0]) || !arn_py_is_sequence(args[3])) {
@@ -362,27 +371,24 @@ static PyObject *milvus_search_request(PyObject *module, PyObject *const *args, 
         return NULL;
     }
     template = args[0];
-    values = args[3];
+    request.values = args[3];
     type = PyLong_AsLong(args[1]);
-    count = type == -1 && PyErr_Occurred() ? -1 : PyLong_AsLongLong(args[2]);
-    if ((count == -1 || type == -1) && PyErr_Occurred())
+    request.type = type;
+    request.count = type == -1 && PyErr_Occurred() ? -1 : PyLong_AsLongLong(args[2]);
+    if ((request.count == -1 || type == -1) && PyErr_Occurred())
         return NULL;
-    if (count < 0 || type < 0) {
+    if (request.count < 0 || type < 0) {
         PyErr_SetString(PyExc_ValueError, "neither type nor count are negative");
         return NULL;
     }
-    if (measure_group(values, type, &size) < 0)
+    if (arn_py_milvus_measure(&request) < 0)
         return NULL;
     template_len = (size_t)PyBytes_GET_SIZE(template);
-    total = template_len + arn_pb_bytes_size(size.outer) + arn_pb_int_size((uint64_t)count);
-    made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+    made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(template_len + request.size));
     if (made == NULL)
         return NULL;
-    p = PyBytes_AS_STRING(made);
-    memcpy(p, PyBytes_AS_STRING(template), template_len);
-    p = arn_pb_put_head(p + template_len, PLACEHOLDER_GROUP, size.outer);
-    p = put_group(p, values, type, &size);
-    arn_pb_put_int(p, NQ, (uint64_t)count);
+    memcpy(PyBytes_AS_STRING(made), PyBytes_AS_STRING(template), template_len);
+    arn_py_milvus_put_request(PyBytes_AS_STRING(made) + template_len, &request);
     return made;
 }
 

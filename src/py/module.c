@@ -189,7 +189,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0 ||
         arn_py_init_file(module, st) < 0 || arn_py_init_file_open(module, st) < 0 ||
         arn_py_init_file_whole(module, st) < 0 || arn_py_init_plain(module, st) < 0 ||
-        arn_py_init_milvus_lazy(module, st) < 0 || arn_py_init_milvus_parts(module, st) < 0)
+        arn_py_init_milvus_lazy(module, st) < 0 || arn_py_init_milvus_parts(module, st) < 0 ||
+        arn_py_init_milvus_call(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;
@@ -214,6 +215,8 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->grpc_error);
     Py_VISIT(st->grpc_channel_type);
     Py_VISIT(st->milvus_parts_type);
+    Py_VISIT(st->milvus_plan_type);
+    Py_VISIT(st->milvus_replies_type);
     Py_VISIT(st->ready_type);
     Py_VISIT(st->openai_call_type);
     Py_VISIT(st->openai_client_type);
@@ -263,6 +266,8 @@ static void free_module(void *module) {
     Py_CLEAR(st->grpc_error);
     Py_CLEAR(st->grpc_channel_type);
     Py_CLEAR(st->milvus_parts_type);
+    Py_CLEAR(st->milvus_plan_type);
+    Py_CLEAR(st->milvus_replies_type);
     Py_CLEAR(st->ready_type);
     Py_CLEAR(st->openai_call_type);
     Py_CLEAR(st->openai_client_type);

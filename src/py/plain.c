@@ -1,6 +1,8 @@
 /* plain.c - what Python code asks before each call of a peer's method that it serves itself: are
  * the arguments those of an earlier call, and is the peer's class as it was then?
  */
+#include "py/plain.h"
+
 #include "py/openai.h"
 
 #include "base/buf.h"
@@ -100,21 +102,25 @@ static int put_value(arn_buf *buf, PyObject *o, int depth) {
     return NOT_PLAIN;
 }
 
-static PyObject *plain_key(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+PyObject *arn_py_plain_key(PyObject *const *values, Py_ssize_t count) {
     arn_buf buf = ARN_BUF_INIT;
     PyObject *key = NULL;
     Py_ssize_t i;
     int r = PUT;
 
-    (void)module;
-    for (i = 0; r == PUT && i < n; i++)
-        r = put_value(&buf, args[i], DEPTH_MAX);
+    for (i = 0; r == PUT && i < count; i++)
+        r = put_value(&buf, values[i], DEPTH_MAX);
     if (r == PUT)
         key = PyBytes_FromStringAndSize(buf.data, (Py_ssize_t)buf.len);
     else if (r == NOT_PLAIN)
         key = Py_NewRef(Py_None);
     arn_buf_free(&buf);
     return key;
+}
+
+static PyObject *plain_key(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+    (void)module;
+    return arn_py_plain_key(args, n);
 }
 
 static PyObject *type_tag(PyObject *module, PyObject *type) {
@@ -152,17 +158,23 @@ wrong:
     return -1;
 }
 
-static PyObject *unchanged(PyObject *module, PyObject *places) {
+int arn_py_unchanged(PyObject *places) {
     Py_ssize_t i;
     int r = 1;
 
-    (void)module;
     if (!PyTuple_Check(places)) {
         PyErr_SetString(PyExc_TypeError, "unchanged() takes a tuple");
-        return NULL;
+        return -1;
     }
     for (i = 0; r > 0 && i < PyTuple_GET_SIZE(places); i++)
         r = is_unchanged(PyTuple_GET_ITEM(places, i));
+    return r;
+}
+
+static PyObject *unchanged(PyObject *module, PyObject *places) {
+    int r = arn_py_unchanged(places);
+
+    (void)module;
     return r < 0 ? NULL : PyBool_FromLong(r);
 }
 

@@ -41,6 +41,8 @@ typedef struct arn_py_state {
     PyTypeObject *milvus_lazy_hits_type;
     PyTypeObject *grpc_channel_type;
     PyTypeObject *milvus_parts_type;
+    PyTypeObject *milvus_plan_type;
+    PyTypeObject *milvus_replies_type;
     PyTypeObject *file_type;
     PyTypeObject *file_opening_type;
 
@@ -107,6 +109,7 @@ int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_lazy(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_parts(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_call(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
 int arn_py_init_plain(PyObject *module, arn_py_state *st);
 
