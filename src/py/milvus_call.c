@@ -6,6 +6,7 @@
  */
 #include "py/arguments.h"
 #include "py/grpc.h"
+#include "py/milvus_numbers.h"
 #include "py/milvus_replies.h"
 #include "py/plain.h"
 
@@ -214,13 +215,13 @@ static int take_timeout(PyObject *timeout, uint64_t *ms) {
     return *ms > 0;
 }
 
-/* Lists of tuples are lists to the encoder, but not to pymilvus's own check; of bytes only the
- * schema says what they are. */
-static int is_usual_data(PyObject *data) {
+/* Lists and numpy's arrays. The encoder takes more than pymilvus: matrices of scipy, and tuples in
+ * a list; and of bytes only the schema says what they are. -1 with an exception set. */
+static int is_usual_data(milvus_caller *self, PyObject *data) {
     Py_ssize_t i;
 
     if (!PyList_CheckExact(data))
-        return 1; /* the encoder knows arrays, and nothing else */
+        return arn_py_is_array(self->st, data);
     for (i = 0; i < PyList_GET_SIZE(data); i++)
         if (PyTuple_CheckExact(PyList_GET_ITEM(data, i)) || PyBytes_Check(PyList_GET_ITEM(data, i)))
             return 0;
@@ -367,7 +368,7 @@ static PyObject *start(milvus_caller *self, PyObject *attributes, PyObject *cons
     int gathers;
 
     if (is_as_it_was(self, attributes) <= 0 || !PyUnicode_CheckExact(args[ARG_COLLECTION]) ||
-        !take_timeout(args[ARG_TIMEOUT], &timeout_ms) || !is_usual_data(args[ARG_DATA]) ||
+        !take_timeout(args[ARG_TIMEOUT], &timeout_ms) || is_usual_data(self, args[ARG_DATA]) <= 0 ||
         is_usual(self, args[ARG_OPTIONS]) <= 0)
         return NULL;
     gathers = PyDict_GetItemWithError(attributes, NAME(_gather)) == Py_True;
