@@ -559,13 +559,98 @@ def test_single_rows_travel_together(fake):
             found = await asyncio.gather(*(client.get("c", key) for key in keys))
             assert found == [[{"id": key}] for key in range(30)] + [[], [{"id": 3}]]
             assert 2 <= fake.calls["Query"] <= 4
-            several = await asyncio.gather(*(client.get("c", [n, n + 1]) for n in range(10)))
-            assert several == [[{"id": n}, {"id": n + 1}] for n in range(10)]
-            assert fake.calls["Query"] >= 12
         async with AsyncMilvusClient(fake.uri, gather=False) as client:
             before = fake.calls["Query"]
             await asyncio.gather(*(client.get("c", key) for key in range(20)))
             assert fake.calls["Query"] == before + 20
+
+    run(main)
+
+
+@pytest.mark.parametrize("pk", [DataType.INT64, DataType.VARCHAR], ids=["int", "str"])
+@pytest.mark.parametrize("output", [None, ["varchar"]], ids=str)
+def test_several_rows_are_those_of_single_requests(lite, pk, output):
+    """In the server's order; some are not there, and some are asked for more than once."""
+    fields = {name: SCALARS[name] for name in ("varchar", "json")}
+    rows = rows_of(100, fields, seed=6, pk=pk)
+    r = random.Random(7)
+    r.shuffle(rows)
+
+    async def main():
+        async with clients(lite) as (ours, theirs):
+            name = name_of()
+            await make(theirs, name, fields, pk=pk, dynamic=True, rows=rows[:60])
+            await theirs.insert(name, rows[60:])
+            await theirs.upsert(name, r.sample(rows, 20))
+            missing = [5000, 5001] if pk is DataType.INT64 else ["none", "\ud7ff", "\U0001f600"]
+            keys = [row["id"] for row in rows] + missing
+            wanted = [r.choices(keys, k=r.choice([1, 2, 5, 16, 20])) for _ in range(60)]
+            options = {"output_fields": output, "consistency_level": "Strong"}
+            calls = [ours.get(name, ids=each, **options) for each in wanted]
+            gathered = await asyncio.gather(*calls)
+            for each, result in zip(wanted, gathered, strict=True):
+                same(result, await theirs.get(name, ids=each, **options), str(each))
+            own = [row for result in gathered for row in result]
+            assert len({id(row) for row in own}) == len(own)
+
+    run(main)
+
+
+@pytest.mark.parametrize("by_key", [True, False], ids=["by key", "as asked for"])
+def test_several_rows_travel_together(fake, by_key):
+    """Where the server's order is that of the keys; elsewhere they do not, once that is known."""
+    opened = threading.Event()
+    asked = []
+
+    async def answer(request):
+        while not opened.is_set():
+            await asyncio.sleep(0.005)
+        listed = list(map(int, re.findall(r"\d+", request.expr)))
+        asked.append(listed)
+        keys = sorted(set(listed)) if by_key else list(dict.fromkeys(listed))
+        column = {"type": 5, "field_name": "id", "scalars": {"long_data": {"data": keys}}}
+        return milvus_pb2.QueryResults(
+            status={"extra_info": {"report_value": "30"}}, fields_data=[column]
+        )
+
+    fake.on("Query", answer)
+    wanted = [[7], [3, 1, 3], [2], [5, 4], [1, 2], list(range(16)), list(range(17))]
+
+    def expected(keys):
+        keys = list(dict.fromkeys(keys))
+        return [{"id": key} for key in (sorted(keys) if by_key else keys)]
+
+    async def together(client):
+        opened.clear()
+        del asked[:]
+        fake.calls["Query"] = 0
+        first = asyncio.ensure_future(client.get("c", [9, 8, 9]))
+        assert await until(lambda: fake.calls["Query"] == 1)
+        tasks = [asyncio.ensure_future(client.get("c", keys)) for keys in wanted]
+        assert await until(lambda: fake.calls["Query"] > 1)  # the last of them goes by itself
+        opened.set()
+        assert await first == expected([9, 8])
+        asked.remove([9, 8, 9])
+        return await asyncio.gather(*tasks)
+
+    async def main():
+        async with AsyncMilvusClient(fake.uri) as client:
+            for once in (True, False):
+                results = await together(client)
+                assert results == list(map(expected, wanted))
+                if by_key:
+                    assert sorted(map(len, asked)) == [16, 17]
+                    assert [each.extra["cost"] for each in results] == [5] * 6 + [30]
+                elif not once:
+                    assert sorted(map(len, asked)) == sorted(map(len, wanted))
+            # No request is for more keys than that.
+            del asked[:]
+            opened.set()
+            many = [list(range(16 * n, 16 * n + 16)) for n in range(40)]
+            assert await asyncio.gather(*(client.get("c", keys) for keys in many)) == list(
+                map(expected, many)
+            )
+            assert max(map(len, asked)) == (96 if by_key else 16)
 
     run(main)
 

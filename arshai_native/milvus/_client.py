@@ -23,8 +23,8 @@ class AsyncMilvusClient(IteratorMethods, pymilvus.AsyncMilvusClient):
     list_loaded_segments.
 
     One client serves any number of event loops and threads; its connection belongs to none of
-    them. gather (True): whether searches that are alike but for their vectors and wait at the same
-    moment travel as one request.
+    them. gather (True): whether searches that are alike but for their vectors, and gets of a few
+    keys, travel as one request when they wait at the same moment.
     """
 
     if not TYPE_CHECKING:  # type checkers see pymilvus's methods

@@ -23,7 +23,7 @@ from ._search import (
     split_options,
 )
 from ._template import DELETE, QUERY, Timestamp, template
-from ._together import Together, gathered
+from ._together import GATHERED_QUERIES, Together, gathered
 
 _QUERY = SERVICE + "Query"
 _DELETE = SERVICE + "Delete"
@@ -46,14 +46,21 @@ _WATCHES = {
 }
 
 
-# Options with which single rows are still fetched together.
+# Keys of a call that is still gathered.
+GATHERED_KEYS = 16
+# Options with which rows are still fetched together.
 _COMBINABLE = frozenset(("consistency_level", "guarantee_timestamp"))
 
 
 class _QueryPlan:
-    """A kind of query: all of its request but the expression and the timestamp."""
+    """
+    A kind of query: all of its request but the expression and the timestamp.
 
-    __slots__ = ("combinable", "head", "strict", "timestamp", "together")
+    in_order: as far as is known the server returns rows in the order of their keys, so that those
+    of several callers can be told apart in the order that each would have got them in.
+    """
+
+    __slots__ = ("combinable", "head", "in_order", "strict", "timestamp", "together")
 
     def __init__(self, captured: _sdk.Captured, options: dict[str, Any]) -> None:
         cleared = ["expr"]
@@ -65,6 +72,7 @@ class _QueryPlan:
         self.strict = bool(options.get("strict_float32", False))
         self.combinable = _COMBINABLE.issuperset(options)
         self.together = Together()
+        self.in_order = True
 
     def message(
         self, client: Any, collection: str, expression: str, database: str | None = None
@@ -116,18 +124,19 @@ async def query(
                 return PEER
             plan = _QueryPlan(captured, named)
             client._plans.keep(kind, plan)
-        key = None
-        if ids is not None and len(ids) == 1 and client._gather and plan.combinable and not apart:
-            key = ids[0] if _is_gatherable(client, schema, ids[0]) else None
-        if key is None:
+        keys = None
+        if ids is not None and client._gather and plan.combinable and not apart:
+            keys = _gatherable(client, schema, plan, ids)
+        if keys is None:
             metadata = metadata_of(client, channel, apart)
             message = plan.message(client, collection, expression)
     except Exception:  # pymilvus says it in its own words
         return PEER
     begun = _sdk.begin(client)
     try:
-        if key is not None:
-            (found,) = await gathered(_gatherer(plan, client, collection), key, 64, timeout)
+        if keys is not None:
+            gatherer = _gatherer(plan, client, collection)
+            (found,) = await gathered(gatherer, keys, len(keys), timeout)
             return found
         reply = await channel.send(_QUERY, message, timeout, metadata)
         return _wire.query_result(reply, plan.strict)
@@ -140,40 +149,53 @@ async def query(
         )
 
 
-# ---- single rows of several callers in one request ----
+# ---- rows of several callers in one request ----
 
 
-def _is_gatherable(client: Any, schema: Any, key: Any) -> bool:
-    """Whether it is a key of the collection's kind, and one that is only a key in an expression."""
+def _gatherable(
+    client: Any, schema: Any, plan: _QueryPlan, ids: list[Any]
+) -> tuple[Any, ...] | None:
+    """The keys, if they are few, of the collection's kind, and only keys in an expression."""
+    if len(ids) > (GATHERED_KEYS if plan.in_order else 1):
+        return None
     kind = client._extract_primary_field(schema)["type"]
     if kind == DataType.INT64:
-        return type(key) is int
-    return kind == DataType.VARCHAR and type(key) is str and "'" not in key and "\\" not in key
+        alike = all([type(key) is int for key in ids])
+    else:
+        alike = kind == DataType.VARCHAR and all(
+            [type(key) is str and "'" not in key and "\\" not in key for key in ids]
+        )
+    return tuple(ids) if alike else None
 
 
 def _gatherer(plan: _QueryPlan, client: Any, collection: str) -> Gatherer:
-    """Of single rows that are fetched alike, in one database: as for searches."""
+    """Of rows that are fetched alike, in one database: as for searches."""
     database = client._config.db_name
     found = plan.together.find(database)
     if found is not None:
         return found
     context = client._generate_call_context()
 
-    async def send(keys: list[Any]) -> list[Any]:
+    async def send(calls: list[tuple[Any, ...]]) -> list[Any]:
         channel = native_channel_of(client, {})
         if channel is None:  # it was replaced by one of grpc's
             raise _sdk.Indivisible
-        distinct = list(dict.fromkeys(keys))
-        expression, schema = await _expression(client, collection, distinct, None, {}, context)
+        # Backwards: rows that come in the order of their keys do so whatever is asked for.
+        keys = list(calls[0]) if len(calls) == 1 else sorted(set().union(*calls), reverse=True)
+        expression, schema = await _expression(client, collection, keys, None, {}, context)
         metadata = (*context.to_grpc_metadata(), *channel.added_metadata())
         message = plan.message(client, collection, expression, database)
         reply = await channel.send(_QUERY, message, None, metadata)
         result = _wire.query_result(reply, plan.strict)
-        if len(keys) == 1:
+        if len(calls) == 1:
             return [result]
-        return _wire.rows_of(result, client._extract_primary_field(schema)["name"], keys)
+        try:
+            return _wire.rows_of(result, client._extract_primary_field(schema)["name"], calls)
+        except _sdk.Indivisible:
+            plan.in_order = False
+            raise
 
-    return plan.together.make(database, send)
+    return plan.together.make(database, send, GATHERED_QUERIES)
 
 
 async def _expression(

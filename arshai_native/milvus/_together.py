@@ -45,7 +45,10 @@ class Together:
         found = self._gatherers.get((id(loop), group))
         return found[1] if found is not None and found[0] is loop else None
 
-    def make(self, group: Any, send: Callable[[list[Any]], Awaitable[Any]]) -> Gatherer:
+    def make(
+        self, group: Any, send: Callable[[list[Any]], Awaitable[Any]], most: int = _BYTES
+    ) -> Gatherer:
+        """most: of a request, in whatever the callers give the size of their items in."""
         loop = asyncio.get_running_loop()
         # A loop that has ended may have had the same address.
         for key, (other, _) in list(self._gatherers.items()):
@@ -54,7 +57,7 @@ class Together:
         gatherer = Gatherer(
             send,
             batch=GATHERED_QUERIES,
-            max_bytes=_BYTES,
+            max_bytes=most,
             limit=GATHERED_REQUESTS,
             wait=_WAIT,
             divisible=_is_divisible,

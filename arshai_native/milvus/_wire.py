@@ -90,23 +90,32 @@ def query_result(reply: bytes, strict_float32: bool) -> Any:
     return drive(_raw_query(_ReplyHandler(response), "", "", [], strict_float32=strict_float32))
 
 
-def rows_of(result: Any, primary: str, keys: list[Any]) -> list[Any]:
-    """The result of a query for these keys as one for each of them. Of the counts in extra each
-    gets an equal share."""
+def rows_of(result: Any, primary: str, calls: list[tuple[Any, ...]]) -> list[Any]:
+    """
+    The result of a query for all these keys, backwards, as one for each call's. Of the counts in
+    extra each gets an equal share.
+    """
     extra = {
-        name: value // len(keys) if type(value) is int and name in _COUNTS else value
+        name: value // len(calls) if type(value) is int and name in _COUNTS else value
         for name, value in result.extra.items()
     }
-    rows: dict[Any, list[Any]] = {key: [] for key in keys}
+    rows: dict[Any, list[Any]] = {key: [] for keys in calls for key in keys}
+    found = []
     for row in result.materialize():
         if row.get(primary) not in rows:
             raise Indivisible
-        rows[row[primary]].append(row)
+        found.append(row[primary])
+        rows[found[-1]].append(row)
+    # Else nobody knows in which order the rows of one call would have come.
+    if found != sorted(found) and any(len(keys) > 1 for keys in calls):
+        raise Indivisible
     parts = []
-    taken = set()
-    for key in keys:
-        # Whoever asks for the same row gets one of its own.
-        own = copy.deepcopy(rows[key]) if key in taken else rows[key]
-        taken.add(key)
+    taken: set[Any] = set()
+    for keys in calls:
+        own = []
+        for key in sorted(set(keys)):
+            # Whoever asks for the same row gets one of its own.
+            own += copy.deepcopy(rows[key]) if key in taken else rows[key]
+        taken.update(keys)
         parts.append(HybridExtraList([], own, extra=extra, dynamic_fields=result._dynamic_fields))
     return parts
