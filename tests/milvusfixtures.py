@@ -2,6 +2,8 @@
 
 Test modules load them with `pytest_plugins = ("milvusfixtures",)`. ARN_TEST_MILVUS=standalone runs
 the tests on the whole Milvus server where they do not need one of their own.
+With ARN_MILVUS_LITE3 (a virtual environment with milvus-lite 3 and pymilvus) that of nullable
+fields is run, which the other servers do not have.
 """
 
 from __future__ import annotations

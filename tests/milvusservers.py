@@ -21,6 +21,8 @@ from servers import free_port
 
 BUILD = Path(__file__).resolve().parent.parent / "build"
 LITE = Path(os.environ.get("ARN_MILVUS_LITE", BUILD / "milvus-lite"))
+# An environment with milvus-lite 3 and pymilvus, for what only that one has.
+LITE3 = os.environ.get("ARN_MILVUS_LITE3", "")
 STANDALONE = Path(os.environ.get("ARN_MILVUS_STANDALONE", BUILD / "milvus-standalone"))
 
 
@@ -137,6 +139,19 @@ class MilvusLite(_Server):
         except OSError:
             return False
         return True
+
+
+class MilvusLite3(MilvusLite):
+    """milvus-lite 3, another one, in Python."""
+
+    def _launch(self) -> None:
+        self._popen(
+            [
+                os.path.join(LITE3, "bin", "python"), "-m", "milvus_lite", "server",
+                "--data-dir", os.path.join(self.dir, "data"),
+                "--host", self.host, "--port", str(self.port),
+            ]
+        )  # fmt: skip
 
 
 class MilvusStandalone(_Server):
