@@ -127,6 +127,8 @@ def test_settings_that_cannot_be(certificates, ca):
         (sealed, ValueError),
         ({"server_name": 5}, TypeError),
         ({"server_name": "a\0"}, ValueError),
+        ({"server_name": ""}, ValueError),
+        ({"server_name": "a" * 300}, ValueError),
         ({"cafile": ca}, ValueError),
     ):
         with pytest.raises(kind) as caught:

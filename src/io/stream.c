@@ -362,7 +362,8 @@ static void advance(arn_stream *s, size_t n) {
         s->events->on_sent(s->owner, n);
 }
 
-/* Plain bytes of `filling`, a slice at most, into TLS. 0, or -1: TLS has failed. */
+/* Plain bytes of `filling`, a slice at most, into TLS, as far as it takes them: reading on flushes
+ * again. 0, or -1: TLS has failed. */
 static int encrypt(arn_stream *s) {
     batch *b = &s->filling;
 
@@ -371,9 +372,10 @@ static int encrypt(arn_stream *s) {
         const char *base = seg->ext != NULL ? seg->ext : b->bytes.data;
         size_t room = WRITE_SLICE - s->encrypted;
         size_t n = seg->len < room ? seg->len : room;
+        int r = arn__tls_write(s->tls, base + seg->offset, n);
 
-        if (arn__tls_write(s->tls, base + seg->offset, n) != 0)
-            return -1;
+        if (r != 0)
+            return r < 0 ? -1 : 0;
         s->encrypted += n;
         batch_advance(b, n);
     }

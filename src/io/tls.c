@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Of a host's name; the limit is that of the names that TLS asks for. */
+#define NAME_MAX_LEN 255u
+
 struct arn_tls {
     _Atomic unsigned refs;
     SSL_CTX *ctx;
@@ -52,7 +55,10 @@ static int bio_write(BIO *bio, const char *data, int len) {
     arn_tls_conn *conn = BIO_get_data(bio);
 
     BIO_clear_retry_flags(bio);
-    return arn_buf_append(&conn->out, data, (size_t)len) == 0 ? len : -1;
+    if (arn_buf_append(&conn->out, data, (size_t)len) == 0)
+        return len;
+    snprintf(conn->why, sizeof(conn->why), "out of memory");
+    return -1;
 }
 
 static long bio_ctrl(BIO *bio, int command, long number, void *arg) {
@@ -151,6 +157,9 @@ static const char *configure(SSL_CTX *ctx, const arn_tls_config *config) {
         return "the CA certificates are no PEM";
     if (config->ca.data == NULL && config->verify && !SSL_CTX_set_default_verify_paths(ctx))
         return "the system's CA certificates cannot be read";
+    if (config->server_name != NULL &&
+        (config->server_name[0] == '\0' || strlen(config->server_name) > NAME_MAX_LEN))
+        return "the server's name is empty or too long";
     if ((config->cert.data == NULL) != (config->key.data == NULL))
         return "a client certificate and its key come together";
     if (config->cert.data != NULL && each_certificate(ctx, config->cert, present) < 0)
@@ -182,8 +191,9 @@ arn_tls *arn_tls_new(const arn_tls_config *config, char *why, size_t why_size) {
 
     pthread_once(&once, make_method);
     ERR_clear_error();
-    if (tls != NULL && method != NULL) {
+    if (tls != NULL)
         atomic_init(&tls->refs, 1);
+    if (tls != NULL && method != NULL) {
         tls->verify = config->verify;
         tls->ctx = SSL_CTX_new(TLS_client_method());
         if (tls->ctx != NULL && copy(&tls->server_name, config->server_name) &&
@@ -340,6 +350,8 @@ int arn__tls_write(arn_tls_conn *conn, const char *data, size_t len) {
     ERR_clear_error();
     if (SSL_write_ex(conn->ssl, data, len, &n) == 1)
         return 0;
+    if (SSL_get_error(conn->ssl, 0) == SSL_ERROR_WANT_READ)
+        return 1;
     note_failure(conn, "TLS has failed");
     return -1;
 }

@@ -44,7 +44,8 @@ int arn__tls_handshake(arn_tls_conn *conn);
  * has failed. */
 ptrdiff_t arn__tls_read(arn_tls_conn *conn, char *to, size_t size);
 
-/* Encrypts. 0, or -1: it has failed. */
+/* Encrypts. 0; 1, nothing of it: the server is within a message of TLS itself (a ticket that comes
+ * in several records), to be tried again when more has been read; -1, it has failed. */
 int arn__tls_write(arn_tls_conn *conn, const char *data, size_t len);
 
 /* What is to be sent to the server; whoever sends it empties it. */
