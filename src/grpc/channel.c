@@ -301,6 +301,35 @@ static void expire(arn_queue *queue, uint64_t now, uint64_t *next) {
     }
 }
 
+static int is_usable(const arn_grpc_conn *conn) {
+    return conn->is_ready && !conn->session.is_draining;
+}
+
+/* Closes connections that have had no call for a while, all but one. Calls go to the first one that
+ * has room, so the last ones are the idle ones, and the first stays. */
+static void close_idle(arn_grpc_channel *channel, uint64_t now, uint64_t *next) {
+    unsigned usable = 0;
+    arn_queue *node, *before;
+
+    for (node = channel->conns.next; node != &channel->conns; node = node->next)
+        usable += (unsigned)is_usable(conn_of(node));
+    for (node = channel->conns.prev; node != &channel->conns && usable > 1; node = before) {
+        arn_grpc_conn *conn = conn_of(node);
+        before = node->prev;
+        if (!is_usable(conn))
+            continue;
+        if (conn->session.count > 0 || !arn_queue_empty(&channel->waiting))
+            conn->used = now;
+        if (conn->used + channel->config.idle_ms > now) {
+            *next = arn__sooner(*next, conn->used + channel->config.idle_ms);
+            continue;
+        }
+        usable--;
+        arn__grpc_session_retire(&conn->session);
+        arn__grpc_conn_flush(conn); /* which closes it, as it has no calls */
+    }
+}
+
 /* The timer's: looks at every call and connection, which is cheap because it is rare: the timer is
  * only set anew when the soonest time has come. */
 static void see_to_all(arn_grpc_channel *channel) {
@@ -316,6 +345,8 @@ static void see_to_all(arn_grpc_channel *channel) {
         if (arn__grpc_conn_tick(conn, now, &soonest) == 0)
             expire(&conn->session.calls, now, &soonest);
     }
+    if (channel->config.idle_ms != 0)
+        close_idle(channel, now, &soonest);
     if (!channel->is_closed) {
         arn__grpc_channel_due(channel, soonest);
         if (!arn_queue_empty(&channel->waiting))

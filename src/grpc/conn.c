@@ -96,7 +96,10 @@ static void on_settings(void *owner) {
 
     if (!conn->is_ready) {
         conn->is_ready = 1;
+        conn->used = arn__grpc_now(conn->channel);
         arn__grpc_channel_reached(conn->channel);
+        if (conn->channel->config.idle_ms != 0 && conn->channel->conn_count > 1)
+            arn__grpc_channel_due(conn->channel, conn->used + conn->channel->config.idle_ms);
     }
 }
 
@@ -200,6 +203,7 @@ arn_grpc_conn *arn__grpc_conn_new(arn_grpc_channel *channel) {
 void arn__grpc_conn_started(arn_grpc_conn *conn, uint64_t now) {
     uint64_t silent = conn->channel->keepalive_ms;
 
+    conn->used = now;
     conn->pings = 0;
     if (silent == 0 || conn->ping_by != 0)
         return;

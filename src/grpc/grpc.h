@@ -5,7 +5,8 @@
  *
  *   channel   the connections to one server, made when a call needs them. Calls share one until the
  *             server's limit of streams is reached, then as many as config.max_connections; beyond
- *             that they wait.
+ *             that they wait. Of several connections those are closed that have no calls for a
+ *             while, all but one.
  *   head      a method's request headers, prepared once for any number of calls.
  *   op        one unary call, or (head NULL) the wait until there is a connection.
  *
@@ -53,6 +54,11 @@ typedef enum arn_grpc_code {
 /* "UNAVAILABLE"; of any number, static. */
 const char *arn_grpc_code_name(int code);
 
+/* For config.idle_ms. Bursts come again within seconds, and a connection (TLS, settings) costs some
+ * round trips: those in between keep it. After half a minute what it holds at the server and on the
+ * way there, a socket and buffers, is held for nothing. */
+#define ARN_GRPC_IDLE_MS 30000u
+
 /* Strings may be NULL unless said otherwise. Times in milliseconds, 0 means none. */
 typedef struct arn_grpc_config {
     const char *host; /* NULL: path, of a unix socket */
@@ -65,6 +71,7 @@ typedef struct arn_grpc_config {
     uint64_t connect_ms; /* for one attempt: addresses, handshakes and the server's settings */
     uint64_t keepalive_ms;
     uint64_t keepalive_timeout_ms;
+    uint64_t idle_ms;         /* without a call, until one of several connections is closed */
     unsigned max_connections; /* at least 1 */
 } arn_grpc_config;
 

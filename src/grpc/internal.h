@@ -120,6 +120,9 @@ void arn__grpc_session_cancel(arn_grpc_session *s, arn_grpc_op *op);
 /* Takes back any call, of a connection that is lost; NULL: there is none. */
 arn_grpc_op *arn__grpc_session_pop(arn_grpc_session *s);
 
+/* Takes no more calls, which the server is told. */
+void arn__grpc_session_retire(arn_grpc_session *s);
+
 int arn__grpc_session_ping(arn_grpc_session *s); /* 0 or ARN_ENOMEM */
 
 /* Bytes from the server. 0 or ARN_E*: then the connection is to be closed. */
@@ -143,6 +146,7 @@ struct arn_grpc_conn {
     uint64_t last_read;  /* loop time */
     uint64_t ping_by;    /* loop time: the answer to a ping must be there; 0: none is under way */
     unsigned pings;      /* since the last call was started */
+    uint64_t used;       /* loop time: at which a call of it was last seen */
 };
 
 /* Starts connecting; NULL: out of memory. */

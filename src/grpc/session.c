@@ -420,6 +420,12 @@ int arn__grpc_session_start(arn_grpc_session *s, arn_grpc_op *op) {
     return 0;
 }
 
+void arn__grpc_session_retire(arn_grpc_session *s) {
+    s->is_draining = 1;
+    /* Fails only for want of memory: then the server just sees the end. */
+    nghttp2_submit_goaway(s->h2, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
+}
+
 int arn__grpc_session_ping(arn_grpc_session *s) {
     return nghttp2_submit_ping(s->h2, NGHTTP2_FLAG_NONE, NULL) == 0 ? 0 : ARN_ENOMEM;
 }

@@ -157,7 +157,8 @@ static int init_channel(PyObject *op, PyObject *args, PyObject *kwargs) {
     arn_grpc_config c = {.max_receive = -1,
                          .connect_ms = 20000,
                          .keepalive_ms = 10000,
-                         .keepalive_timeout_ms = 5000};
+                         .keepalive_timeout_ms = 5000,
+                         .idle_ms = ARN_GRPC_IDLE_MS};
     PyObject *host = NULL, *path = NULL, *authority = NULL, *tls = NULL, *metadata = NULL;
     PyObject *user_agent = NULL, *connect = NULL, *keepalive = NULL, *keepalive_timeout = NULL;
     PyObject *strings, *all;

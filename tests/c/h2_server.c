@@ -45,7 +45,7 @@ struct t_h2 {
     int wake[2];
     pthread_t thread;
     conn conns[CONNS];
-    _Atomic int accepted, requests, begun, resets, last_reset, pings, stop;
+    _Atomic int accepted, requests, begun, resets, last_reset, pings, goaways, closed, stop;
 };
 
 static void *grown(void *p, size_t *cap, size_t need) {
@@ -235,6 +235,8 @@ static int on_frame(nghttp2_session *h2, const nghttp2_frame *frame, void *arg) 
         atomic_store(&server->last_reset, (int)frame->rst_stream.error_code);
         atomic_fetch_add(&server->resets, 1);
     }
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        atomic_fetch_add(&server->goaways, 1);
     if (frame->hd.type == NGHTTP2_PING && !(frame->hd.flags & NGHTTP2_FLAG_ACK))
         atomic_fetch_add(&server->pings, 1);
     if (s != NULL && (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) &&
@@ -305,6 +307,7 @@ static void close_conn(conn *c) {
         return;
     close(c->fd);
     c->fd = -1;
+    atomic_fetch_add(&c->server->closed, 1);
     nghttp2_session_del(c->h2);
     c->h2 = NULL;
     while (c->streams != NULL)
@@ -320,6 +323,8 @@ static void accept_one(t_h2 *server) {
 
     if (fd < 0)
         return;
+    while (c->fd >= 0) /* an old one that is still there */
+        c = &server->conns[(c - server->conns + 1) % CONNS];
     memset(c, 0, sizeof(*c));
     c->server = server;
     c->fd = fd;
@@ -434,6 +439,8 @@ COUNTER(begun)
 COUNTER(resets)
 COUNTER(last_reset)
 COUNTER(pings)
+COUNTER(goaways)
+COUNTER(closed)
 
 void t_h2_stop(t_h2 *server) {
     int i;

@@ -44,6 +44,8 @@ int t_h2_begun(const t_h2 *server);    /* whose headers have come */
 int t_h2_resets(const t_h2 *server);   /* RST_STREAM frames that have come */
 int t_h2_last_reset(const t_h2 *server);
 int t_h2_pings(const t_h2 *server);
+int t_h2_goaways(const t_h2 *server); /* GOAWAY frames that have come */
+int t_h2_closed(const t_h2 *server);  /* connections that are over */
 void t_h2_stop(t_h2 *server);
 
 /* ---- for handlers ---- */

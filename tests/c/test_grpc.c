@@ -163,6 +163,95 @@ static void more_connections_when_the_server_limits_them(void **state) {
     t_h2_stop(server);
 }
 
+static void idle_connections_are_closed(void **state) {
+    t_h2_options options = {.handler = hold_back, .max_streams = 5};
+    t_h2 *server = t_h2_start(&options);
+    arn_grpc_config config = t_grpc_config_of(t_h2_port(server));
+    arn_grpc_channel *channel;
+
+    (void)state;
+    config.idle_ms = 50;
+    channel = t_grpc_channel(&config);
+    t_grpc_run_many(channel, 1000);
+    assert_int_equal(t_h2_accepted(server), 4);
+    t_grpc_until(t_h2_closed, server, 3);
+    usleep(200000); /* the last one stays */
+    assert_int_equal(t_h2_closed(server), 3);
+    assert_int_equal(t_h2_goaways(server), 3);
+    t_grpc_expect_echo(channel, "x", 1);
+    assert_int_equal(t_h2_accepted(server), 4);
+    t_grpc_run_many(channel, 1000);
+    arn_grpc_channel_release(channel);
+    t_h2_stop(server);
+}
+
+/* Answers "/hold" when something else comes. */
+static void hold_until(const t_h2_request *r, void *arg) {
+    static t_h2_request held[20];
+    static int count;
+
+    (void)arg;
+    if (strcmp(r->path, "/hold") == 0) {
+        held[count++] = *r;
+        return;
+    }
+    while (count > 0)
+        t_h2_message(&held[--count], "held", 4);
+    t_h2_echo(r, NULL);
+}
+
+static void calls_keep_their_connections(void **state) {
+    t_h2_options options = {.handler = hold_until, .max_streams = 6};
+    t_h2 *server = t_h2_start(&options);
+    arn_grpc_config config = t_grpc_config_of(t_h2_port(server));
+    arn_grpc_channel *channel;
+    arn_grpc_op *ops[20];
+    size_t i;
+
+    (void)state;
+    config.idle_ms = 20;
+    channel = t_grpc_channel(&config);
+    for (i = 0; i < COUNT(ops); i++) {
+        ops[i] = t_grpc_op(channel, "/hold", "m", 1);
+        t_grpc_submit(ops[i]);
+    }
+    t_grpc_until(t_h2_requests, server, COUNT(ops));
+    usleep(200000);
+    assert_int_equal(t_h2_closed(server), 0);
+    t_grpc_expect_echo(channel, "x", 1);
+    for (i = 0; i < COUNT(ops); i++) {
+        t_grpc_wait_for(ops[i]);
+        assert_int_equal(ops[i]->base.status, ARN_OK);
+        arn_op_unref(&ops[i]->base);
+    }
+    assert_int_equal(t_h2_accepted(server), 4);
+    t_grpc_until(t_h2_closed, server, 3);
+    arn_grpc_channel_release(channel);
+    t_h2_stop(server);
+}
+
+/* Connections are closed and made all the time: no call notices. */
+static void calls_while_idle_connections_are_closed(void **state) {
+    t_h2_options options = {.max_streams = 2};
+    t_h2 *server = t_h2_start(&options);
+    arn_grpc_config config = t_grpc_config_of(t_h2_port(server));
+    arn_grpc_channel *channel;
+    unsigned i;
+
+    (void)state;
+    config.idle_ms = 1;
+    channel = t_grpc_channel(&config);
+    for (i = 0; i < 500; i++) {
+        t_grpc_run_many(channel, 1 + i * 7 % 40);
+        usleep(i * 997 % 4000);
+    }
+    i = (unsigned)t_h2_closed(server);
+    assert_true(i > 10);
+    assert_true(t_h2_goaways(server) >= (int)i);
+    arn_grpc_channel_release(channel);
+    t_h2_stop(server);
+}
+
 /* ---- replies that are none ---- */
 
 static void failures(void **state) {
@@ -329,6 +418,9 @@ int main(void) {
         TEST(what_may_be_metadata),
         TEST(many_at_once),
         TEST(more_connections_when_the_server_limits_them),
+        TEST(idle_connections_are_closed),
+        TEST(calls_keep_their_connections),
+        TEST(calls_while_idle_connections_are_closed),
         TEST(failures),
         TEST(connections_that_break),
         TEST(no_grpc_server),
