@@ -11,6 +11,7 @@ they ask next, if it is at once, goes with the others.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -76,6 +77,8 @@ class Gatherer:
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False  # what waits goes when this turn of the loop is over
         self._requests: set[_Request] = set()  # a loop holds its tasks weakly
+        # Of those that wait. Not held: who keeps a gatherer for a loop looks it up by that.
+        self._loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
 
     async def call(self, items: list[Any], size: int) -> Any:
         """The results for one caller's items; size: their bytes. Fewer items than a batch."""
@@ -86,6 +89,7 @@ class Gatherer:
             finally:
                 self._returned()
         loop = asyncio.get_running_loop()
+        self._loop = weakref.ref(loop)
         call = _Call(loop.create_future(), items, size)
         self._queue.append(call)
         self._items += len(items)
@@ -107,9 +111,14 @@ class Gatherer:
 
     def _returned(self, answered: int = 1) -> None:
         self._under_way -= 1
-        if (self._queue or answered > 1) and not self._turning:
+        if (self._queue or answered > 1) and not self._turning and self._loop_runs():
             self._turning = True
             asyncio.get_running_loop().call_soon(self._turned)
+
+    def _loop_runs(self) -> bool:
+        """False: what runs here is thrown away together with its loop, and so are all who wait."""
+        loop = self._loop()
+        return loop is not None and asyncio._get_running_loop() is loop
 
     def _turned(self) -> None:
         self._turning = False
@@ -189,7 +198,7 @@ class Gatherer:
         if request in self._requests:
             self._requests.remove(request)
             for call in request.calls:
-                if not call.future.done() and call.request is request:
+                if not call.future.done() and call.request is request and self._loop_runs():
                     call.future.cancel()
             answered = len(request.calls)
             # Calls know their request, too: in a circle they, and the results that their futures

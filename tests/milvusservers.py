@@ -127,6 +127,7 @@ class MilvusLite(_Server):
         self._popen(
             [str(folder / "milvus"), os.path.join(self.dir, "m.db"), self.address, "ERROR"],
             LD_LIBRARY_PATH=str(folder),
+            LD_PRELOAD="",  # a sanitizer's library is for us
         )
 
     @property
