@@ -4,6 +4,7 @@ right; so these tests also say for what it must not return None.
 """
 
 import copy
+import gc
 import math
 import random
 import struct
@@ -346,6 +347,22 @@ def test_hits_are_freed(replies):
         gone = weakref.ref(ours)
         del ours
         assert gone() is None
+
+
+def test_long_vectors_of_hits(replies):
+    """The garbage collector is not shown them."""
+    for dim in (63, 64):
+        vectors = {"dim": dim, "float_vector": {"data": [0.5] * dim}}
+        reply = milvus_pb2.SearchResults(
+            results={
+                "topks": [1],
+                "scores": [1],
+                "ids": {"int_id": {"data": [1]}},
+                "fields_data": [{"field_name": "v", "type": 101, "vectors": vectors}],
+            }
+        ).SerializeToString()
+        vector = replies.search(reply, -1, True)[0][0]["entity"]["v"]
+        assert vector == [0.5] * dim and gc.is_tracked(vector) == (dim < 64)
 
 
 @pytest.mark.parametrize("seed", range(200))

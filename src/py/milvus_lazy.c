@@ -5,6 +5,7 @@
  * before the method, does the same and takes itself away. What it is not sure of it leaves to the
  * method: what that needs is there, too.
  */
+#include "py/floats.h"
 #include "py/milvus_replies.h"
 
 #include "base/status.h"
@@ -92,6 +93,8 @@ static PyObject *list_of_floats(const char *floats, size_t count) {
         else
             PyList_SET_ITEM(list, (Py_ssize_t)i, item);
     }
+    if (list != NULL)
+        arn_py_untrack_floats(list);
     return list;
 }
 

@@ -1,13 +1,7 @@
+#include "py/floats.h"
 #include "py/model.h"
 
 #include <base/value.h>
-
-/* A list of so many floats is not shown to the garbage collector, as CPython does with tuples and
- * dicts of atoms: it would look at each of a vector's 1536 floats, twice, whenever it runs, which
- * with a hundred vectors about held the event loop up for 5 ms. What it cannot free then is a
- * cycle through such a list: somebody would have to put a container into a vector that holds on to
- * that vector. */
-#define UNTRACKED_LENGTH 64u
 
 /* ---- value trees as json.loads() would give them ---- */
 
@@ -32,8 +26,8 @@ PyObject *arn_py_list_of_doubles(const arn_value *value) {
         else
             PyList_SET_ITEM(list, (Py_ssize_t)i, number);
     }
-    if (list != NULL && value->len >= UNTRACKED_LENGTH)
-        PyObject_GC_UnTrack(list);
+    if (list != NULL)
+        arn_py_untrack_floats(list);
     return list;
 }
 
