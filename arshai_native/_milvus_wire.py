@@ -79,9 +79,12 @@ def _difference(made: _core.MilvusReplies) -> str | None:
             if _shape(ours) != _shape(expected):  # str() has looked into it
                 return "SearchResult that has been looked into"
     reply = _sample_query()
-    rows, expected_rows = made.query(reply, False), _rows(reply)
-    if _shape(rows) != _shape(expected_rows) or str(rows) != str(expected_rows):
-        return "HybridExtraList"
+    for strict in (False, True):
+        rows, expected_rows = made.query(reply, strict), _rows(reply, strict)
+        if _shape(rows) != _shape(expected_rows) or str(rows) != str(expected_rows):
+            return "HybridExtraList"
+        if _shape(rows) != _shape(expected_rows):
+            return "HybridExtraList that has been looked into"
     return None
 
 
@@ -100,9 +103,9 @@ def _shape(value: Any) -> Any:
         content = value.SerializeToString(deterministic=True)
     else:
         content = repr(value)
-    # The cache's keys are addresses; ours has its own means to complete the entities.
+    # The cache's keys are addresses; ours has its own means to complete entities and rows.
     attributes = {
-        k: v
+        k: list(v) if k == "_materialized_bitmap" else v
         for k, v in getattr(value, "__dict__", {}).items()
         if "_cache" not in k and k != "materialize"
     }
@@ -142,6 +145,18 @@ def _columns() -> list[Any]:
             "vector", DataType.FLOAT_VECTOR,
             vectors={"dim": 2, "float_vector": {"data": [1, 2, 3, 4, 5, 6]}},
         ),
+        column(
+            "nullable", DataType.FLOAT_VECTOR, valid_data=[False, True, True],
+            vectors={"dim": 2, "float_vector": {"data": [1, 2, 3, 4]}},
+        ),
+        column("bits", DataType.BINARY_VECTOR, vectors={"dim": 8, "binary_vector": b"123"}),
+        column("half", DataType.FLOAT16_VECTOR, vectors={"dim": 1, "float16_vector": b"123456"}),
+        column("brain", DataType.BFLOAT16_VECTOR, vectors={"dim": 1, "bfloat16_vector": b"123456"}),
+        column("bytes", DataType.INT8_VECTOR, vectors={"dim": 2, "int8_vector": b"123456"}),
+        column(
+            "sparse", DataType.SPARSE_FLOAT_VECTOR,
+            vectors={"sparse_float_vector": {"contents": [bytes(8), b"", b"12345678"]}},
+        ),
     ]  # fmt: skip
 
 
@@ -176,7 +191,7 @@ def _sample_query() -> bytes:
     ).SerializeToString()
 
 
-def _rows(reply: bytes) -> Any:
+def _rows(reply: bytes, strict: bool) -> Any:
     """As pymilvus's handlers make the rows of a reply; their code is within a coroutine."""
     from pymilvus.client import entity_helper
     from pymilvus.client.constants import ITERATOR_SESSION_TS_FIELD
@@ -198,7 +213,7 @@ def _rows(reply: bytes) -> Any:
     extra = get_extra_info(response.status)
     extra[ITERATOR_SESSION_TS_FIELD] = response.session_ts
     return HybridExtraList(
-        waiting, rows, extra=extra, dynamic_fields=dynamic_fields, strict_float32=False
+        waiting, rows, extra=extra, dynamic_fields=dynamic_fields, strict_float32=strict
     )
 
 

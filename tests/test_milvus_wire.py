@@ -74,7 +74,7 @@ def seen(value):
     else:
         content = repr(value)
     attributes = {
-        k: v
+        k: list(v) if k == "_materialized_bitmap" else v  # ours completes rows
         for k, v in getattr(value, "__dict__", {}).items()
         if "_cache" not in k and k != "materialize"
     }
@@ -245,9 +245,7 @@ def their_search(reply, decimals=-1, with_session=True):
 
 
 def their_rows(reply, strict=False):
-    made = _milvus_wire._rows(reply)
-    made._strict_float32 = strict
-    return made
+    return _milvus_wire._rows(reply, strict)
 
 
 # ---- replies ----

@@ -1,12 +1,13 @@
-/* milvus_lazy.c - what pymilvus puts off until somebody looks at hits, JSON and vectors, done in C.
+/* milvus_lazy.c - what pymilvus puts off until somebody looks, JSON and vectors, done in C: the
+ * values, and hits. For rows of queries see milvus_lazy_rows.c.
  *
  * HybridHits has a method materialize(), which its __iter__ and __getitem__ call. An instance whose
  * entities are not complete has a MilvusLazyHits of that name among its attributes, which goes
  * before the method, does the same and takes itself away. What it is not sure of it leaves to the
  * method: what that needs is there, too.
  */
+#include "py/milvus_lazy.h"
 #include "py/floats.h"
-#include "py/milvus_replies.h"
 
 #include "base/status.h"
 #include "milvus/field.h"
@@ -15,19 +16,12 @@
 
 #define OTHER ARN_MILVUS_OTHER
 
-/* A reply whose columns are parsed when the first of its hits are looked at. */
-typedef struct lazy_reply {
-    PyObject_HEAD
-    PyObject *bytes;
-    int is_parsed;
-    arn_arena arena;
-    arn_milvus_search search;
-} lazy_reply;
+typedef arn_py_milvus_lazy_reply lazy_reply;
 
 typedef struct lazy_hits {
     PyObject_HEAD
     arn_py_milvus_replies *replies;
-    lazy_reply *reply;
+    lazy_reply *reply;  /* its columns are parsed when the first of its hits are looked at */
     PyObject *hits;     /* a weak reference: they hold this */
     PyObject *entities; /* tuple of the hits' dicts */
     PyObject *dynamic;  /* the set dynamic_fields */
@@ -63,12 +57,17 @@ PyObject *arn_py_milvus_new_lazy_reply(arn_py_state *st, PyObject *bytes) {
 /* 0, OTHER, or -1 with an exception set. */
 static int parse(lazy_reply *self, const arn_milvus_known *known) {
     arn_slice slice = {PyBytes_AS_STRING(self->bytes), (size_t)PyBytes_GET_SIZE(self->bytes)};
+    arn_milvus_search search;
     int r;
 
     if (self->is_parsed)
         return 0;
-    r = arn_milvus_parse_search(slice, known, &self->arena, &self->search);
-    self->is_parsed = r == 0;
+    r = arn_milvus_parse_search(slice, known, &self->arena, &search);
+    if (r == 0) {
+        self->columns = search.columns;
+        self->column_count = search.column_count;
+        self->is_parsed = 1;
+    }
     if (r == ARN_ENOMEM) {
         PyErr_NoMemory();
         return -1;
@@ -120,9 +119,24 @@ static PyObject *dict_of_sparse(arn_slice row) {
     return dict;
 }
 
+static PyObject *bytes_at(const arn_milvus_column *column, size_t place, size_t size, int in_list) {
+    PyObject *bytes =
+        PyBytes_FromStringAndSize(column->data.u.bytes + place * size, (Py_ssize_t)size);
+    PyObject *list;
+
+    if (bytes == NULL || !in_list)
+        return bytes;
+    list = PyList_New(1);
+    if (list == NULL)
+        Py_DECREF(bytes);
+    else
+        PyList_SET_ITEM(list, 0, bytes);
+    return list;
+}
+
 /* The vector at a place among those that are stored. NULL with an exception set, or in doubt
  * without. */
-static PyObject *vector_at(const arn_milvus_column *column, size_t place) {
+static PyObject *vector_at(const arn_milvus_column *column, size_t place, int is_row) {
     size_t size, have;
 
     if (column->type == ARN_MILVUS_SPARSE_FLOAT_VECTOR) {
@@ -140,11 +154,10 @@ static PyObject *vector_at(const arn_milvus_column *column, size_t place) {
         Py_RETURN_NONE;
     if (column->type == ARN_MILVUS_FLOAT_VECTOR)
         return list_of_floats(column->data.u.floats + place * size, size / 4);
-    return PyBytes_FromStringAndSize(column->data.u.bytes + place * size, (Py_ssize_t)size);
+    return bytes_at(column, place, size, is_row);
 }
 
-static PyObject *json_at(arn_py_milvus_replies *replies, const arn_milvus_column *column,
-                         size_t i) {
+static PyObject *json_at(PyObject *loads, const arn_milvus_column *column, size_t i) {
     PyObject *bytes, *value;
     arn_slice text;
 
@@ -152,53 +165,58 @@ static PyObject *json_at(arn_py_milvus_replies *replies, const arn_milvus_column
         Py_RETURN_NONE;
     text = column->data.u.slices[i];
     bytes = PyBytes_FromStringAndSize(text.data, (Py_ssize_t)text.len);
-    value = bytes == NULL ? NULL : PyObject_CallOneArg(replies->loads, bytes);
+    value = bytes == NULL ? NULL : PyObject_CallOneArg(loads, bytes);
     Py_XDECREF(bytes);
     return value;
 }
 
-/* ---- filling the entities; 0, OTHER, or -1 with an exception set ---- */
+/* ---- filling the dicts; 0, OTHER, or -1 with an exception set ---- */
 
-/* The dynamic field's value into the entity: all of it, or what is wanted. */
-static int update_dynamic(PyObject *entity, PyObject *value, PyObject *wanted) {
+/* The dynamic field's value into the dict: all of it, or what is wanted. */
+static int update_dynamic(const arn_py_milvus_filling *how, PyObject *dict, PyObject *value) {
     PyObject *key, *item;
     Py_ssize_t pos = 0;
 
     if (!PyDict_CheckExact(value))
         return OTHER;
-    if (PySet_GET_SIZE(wanted) == 0)
-        return PyDict_Update(entity, value);
+    if (PySet_GET_SIZE(how->dynamic) == 0)
+        return PyDict_Merge(dict, value, !how->is_row);
     while (PyDict_Next(value, &pos, &key, &item)) {
-        int r = PySet_Contains(wanted, key);
-        if (r < 0 || (r > 0 && PyDict_SetItem(entity, key, item) < 0))
+        int r = PySet_Contains(how->dynamic, key);
+
+        if (r > 0 && how->is_row)
+            r = PyDict_SetDefault(dict, key, item) == NULL ? -1 : 0;
+        else if (r > 0)
+            r = PyDict_SetItem(dict, key, item);
+        if (r < 0)
             return -1;
     }
     return 0;
 }
 
-static int fill_cell(lazy_hits *self, const arn_milvus_column *column, PyObject *name,
-                     PyObject *entity, size_t i, size_t place) {
-    int is_null = !arn_milvus_is_valid(column, i);
+int arn_py_milvus_fill(const arn_py_milvus_filling *how, const arn_milvus_column *column,
+                       PyObject *name, PyObject *dict, size_t i, size_t place) {
     PyObject *value;
     int r;
 
-    if (is_null)
+    if (!arn_milvus_is_valid(column, i))
         value = Py_NewRef(Py_None);
     else if (column->type == ARN_MILVUS_JSON)
-        value = json_at(self->replies, column, i);
+        value = json_at(how->loads, column, i);
     else
-        value = vector_at(column, place);
+        value = vector_at(column, place, how->is_row);
     if (value == NULL)
         return PyErr_Occurred() ? -1 : OTHER;
     if (column->is_dynamic && column->type == ARN_MILVUS_JSON && value != Py_None)
-        r = update_dynamic(entity, value, self->dynamic);
+        r = update_dynamic(how, dict, value);
     else
-        r = PyDict_SetItem(entity, name, value);
+        r = PyDict_SetItem(dict, name, value);
     Py_DECREF(value);
     return r;
 }
 
 static int fill_column(lazy_hits *self, const arn_milvus_column *column) {
+    const arn_py_milvus_filling how = {.loads = self->replies->loads, .dynamic = self->dynamic};
     Py_ssize_t count = PyTuple_GET_SIZE(self->entities), k;
     size_t end = self->start + (size_t)count, place = self->start, i;
     PyObject *name;
@@ -215,7 +233,7 @@ static int fill_column(lazy_hits *self, const arn_milvus_column *column) {
         return -1;
     for (k = 0; r == 0 && k < count; k++) {
         i = self->start + (size_t)k;
-        r = fill_cell(self, column, name, PyTuple_GET_ITEM(self->entities, k), i, place);
+        r = arn_py_milvus_fill(&how, column, name, PyTuple_GET_ITEM(self->entities, k), i, place);
         place += arn_milvus_is_valid(column, i) != 0;
     }
     Py_DECREF(name);
@@ -223,30 +241,29 @@ static int fill_column(lazy_hits *self, const arn_milvus_column *column) {
 }
 
 static int fill(lazy_hits *self) {
-    const arn_milvus_search *search = &self->reply->search;
+    const lazy_reply *reply = self->reply;
     size_t k;
     int r = parse(self->reply, &self->replies->known);
 
-    for (k = 0; r == 0 && k < search->column_count; k++)
-        if (arn_py_milvus_is_lazy(&search->columns[k]))
-            r = fill_column(self, &search->columns[k]);
+    for (k = 0; r == 0 && k < reply->column_count; k++)
+        if (arn_py_milvus_is_lazy(&reply->columns[k]))
+            r = fill_column(self, &reply->columns[k]);
     return r;
 }
 
 /* ---- MilvusLazyHits ---- */
 
-/* A new reference to the hits, or NULL without an exception: they are gone. */
-static PyObject *hits_of(lazy_hits *self) {
+PyObject *arn_py_milvus_alive(PyObject *weak) {
 #if PY_VERSION_HEX >= 0x030D0000
-    PyObject *hits = NULL;
+    PyObject *object = NULL;
 
-    if (PyWeakref_GetRef(self->hits, &hits) < 0)
+    if (PyWeakref_GetRef(weak, &object) < 0)
         PyErr_Clear();
-    return hits;
+    return object;
 #else
-    PyObject *hits = PyWeakref_GetObject(self->hits);
+    PyObject *object = PyWeakref_GetObject(weak);
 
-    return hits == NULL || hits == Py_None ? NULL : Py_NewRef(hits);
+    return object == NULL || object == Py_None ? NULL : Py_NewRef(object);
 #endif
 }
 
@@ -279,7 +296,7 @@ static PyObject *call_hits(PyObject *op, PyObject *args, PyObject *kwargs) {
     }
     if (self->is_done)
         Py_RETURN_NONE;
-    hits = hits_of(self);
+    hits = arn_py_milvus_alive(self->hits);
     r = fill(self);
     if (r != 0 && (r == OTHER || PyErr_ExceptionMatches(PyExc_Exception))) {
         made = leave_it(self, hits);

@@ -1,5 +1,5 @@
 /* milvus_query.c - replies to queries as pymilvus's lists of rows. */
-#include "py/milvus_replies.h"
+#include "py/milvus_lazy.h"
 
 #include "base/status.h"
 #include "milvus/wire.h"
@@ -107,13 +107,19 @@ static PyObject *extra_of(arn_py_milvus_replies *self, const arn_milvus_query *q
     return made;
 }
 
-static PyObject *bitmap_of(Py_ssize_t count) {
-    PyObject *bitmap = PyList_New(count);
-    Py_ssize_t i;
+/* What says which rows are complete: none yet. */
+static PyObject *bitmap_of(arn_py_milvus_replies *self, PyObject *rows, PyObject *reply,
+                           PyObject *messages) {
+    Py_ssize_t count = PyList_GET_SIZE(rows), i;
+    PyObject *bitmap = PyList_New(count), *lazy;
 
     for (i = 0; bitmap != NULL && i < count; i++)
         PyList_SET_ITEM(bitmap, i, Py_NewRef(Py_False));
-    return bitmap;
+    if (bitmap == NULL || count == 0 || PyList_GET_SIZE(messages) == 0)
+        return bitmap;
+    lazy = arn_py_milvus_lazy_rows(self, rows, reply, messages, bitmap);
+    Py_DECREF(bitmap);
+    return lazy;
 }
 
 /* entity_helper.extract_dynamic_field_from_result(): none if the dynamic field itself is wanted. */
@@ -131,8 +137,27 @@ static PyObject *dynamic_of(const arn_milvus_query *query) {
     return arn_py_milvus_missing(&query->output_fields, query->columns, query->column_count);
 }
 
+/* HybridExtraList.__init__() */
+static int init_rows(arn_py_milvus_replies *self, const arn_milvus_query *query, PyObject *list,
+                     PyObject *reply, PyObject *strict_float32) {
+    PyObject *messages = arn_py_milvus_lazy(self, query->columns, query->column_count, 0, 0, 0);
+    int r;
+
+    if (messages == NULL)
+        return -1;
+    r = SET(list, _lazy_field_data, Py_NewRef(messages)) < 0 ||
+        SET(list, _dynamic_fields, dynamic_of(query)) < 0 ||
+        SET(list, extra, extra_of(self, query)) < 0 ||
+        SET(list, _float_vector_np_array, PyDict_New()) < 0 ||
+        SET(list, _has_materialized_float_vector, Py_NewRef(Py_False)) < 0 ||
+        SET(list, _strict_float32, Py_NewRef(strict_float32)) < 0 ||
+        SET(list, _materialized_bitmap, bitmap_of(self, list, reply, messages)) < 0;
+    Py_DECREF(messages);
+    return r ? -1 : 0;
+}
+
 static PyObject *make_rows(arn_py_milvus_replies *self, const arn_milvus_query *query,
-                           arn_arena *arena, PyObject *strict_float32) {
+                           arn_py_milvus_lazy_reply *reply, PyObject *strict_float32) {
     PyObject *rows = NULL, *list = NULL;
     PyObject **names;
     int64_t count;
@@ -141,20 +166,13 @@ static PyObject *make_rows(arn_py_milvus_replies *self, const arn_milvus_query *
     if (query->status.code != 0 || query->status.error_code != 0 || count < 0 ||
         arn_py_milvus_names_clash(query->columns, query->column_count))
         Py_RETURN_NONE;
-    names = arn_arena_alloc(arena, query->column_count * sizeof(*names));
+    names = arn_arena_alloc(&reply->arena, query->column_count * sizeof(*names));
     if (names == NULL)
         return PyErr_NoMemory();
     rows = rows_of(query, names, (Py_ssize_t)count);
     list = rows == NULL ? NULL : arn_py_milvus_new(self, self->rows);
     if (list == NULL || PyList_SetSlice(list, 0, 0, rows) < 0 ||
-        SET(list, _lazy_field_data,
-            arn_py_milvus_lazy(self, query->columns, query->column_count, 0, 0, 0)) < 0 ||
-        SET(list, _dynamic_fields, dynamic_of(query)) < 0 ||
-        SET(list, extra, extra_of(self, query)) < 0 ||
-        SET(list, _float_vector_np_array, PyDict_New()) < 0 ||
-        SET(list, _has_materialized_float_vector, Py_NewRef(Py_False)) < 0 ||
-        SET(list, _strict_float32, Py_NewRef(strict_float32)) < 0 ||
-        SET(list, _materialized_bitmap, bitmap_of((Py_ssize_t)count)) < 0) {
+        init_rows(self, query, list, (PyObject *)reply, strict_float32) < 0) {
         Py_XDECREF(rows);
         Py_XDECREF(list);
         return arn_py_milvus_leave_it();
@@ -163,28 +181,45 @@ static PyObject *make_rows(arn_py_milvus_replies *self, const arn_milvus_query *
     return list;
 }
 
+/* The object itself, or what is in its buffer. */
+static PyObject *bytes_of(PyObject *object) {
+    PyObject *bytes;
+    Py_buffer view;
+
+    if (PyBytes_CheckExact(object))
+        return Py_NewRef(object);
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    bytes = PyBytes_FromStringAndSize(view.buf, view.len);
+    PyBuffer_Release(&view);
+    return bytes;
+}
+
 PyObject *arn_py_milvus_query(PyObject *op, PyObject *const *args, Py_ssize_t count) {
     arn_py_milvus_replies *self = SELF(op);
-    char memory[ARN_PY_MILVUS_FIRST_MEMORY];
+    arn_py_milvus_lazy_reply *reply;
+    PyObject *bytes, *made;
     arn_milvus_query query;
-    arn_arena arena;
-    Py_buffer view;
     arn_slice slice;
-    PyObject *made;
     int r;
 
-    if (arn_py_milvus_check_count("query", count, 2) < 0 ||
-        PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0)
+    if (arn_py_milvus_check_count("query", count, 2) < 0 || (bytes = bytes_of(args[0])) == NULL)
         return NULL;
-    slice.data = view.buf;
-    slice.len = (size_t)view.len;
-    arn_arena_init(&arena, memory, sizeof(memory));
-    r = arn_milvus_parse_query(slice, &self->known, &arena, &query);
-    if (r == 0)
-        made = make_rows(self, &query, &arena, args[1]);
-    else
+    reply = (arn_py_milvus_lazy_reply *)arn_py_milvus_new_lazy_reply(self->state, bytes);
+    Py_DECREF(bytes);
+    if (reply == NULL)
+        return NULL;
+    slice.data = PyBytes_AS_STRING(reply->bytes);
+    slice.len = (size_t)PyBytes_GET_SIZE(reply->bytes);
+    r = arn_milvus_parse_query(slice, &self->known, &reply->arena, &query);
+    if (r == 0) {
+        reply->columns = query.columns;
+        reply->column_count = query.column_count;
+        reply->is_parsed = 1;
+        made = make_rows(self, &query, reply, args[1]);
+    } else {
         made = r == ARN_ENOMEM ? PyErr_NoMemory() : Py_NewRef(Py_None);
-    arn_arena_free(&arena);
-    PyBuffer_Release(&view);
+    }
+    Py_DECREF(reply);
     return made;
 }

@@ -33,7 +33,9 @@
     XX(scanned_remote_bytes)                                                                       \
     XX(scanned_total_bytes)                                                                        \
     XX(cache_hit_ratio)                                                                            \
-    XX(iterator_session_ts)
+    XX(iterator_session_ts)                                                                        \
+    XX(_original_idx)                                                                              \
+    XX(_pre_materialize_float_vector)
 
 enum {
 #define XX(name) ARN_PY_MILVUS_NAME_##name,
@@ -98,6 +100,11 @@ int arn_py_milvus_put_extra(arn_py_milvus_replies *self, const arn_milvus_status
  * `reply`, of which they are the rows from `start` on. 0, or -1 with an exception set. */
 int arn_py_milvus_put_off(arn_py_milvus_replies *replies, PyObject *hits, PyObject *reply,
                           PyObject *entities, PyObject *dynamic, size_t start);
+
+/* What says which of a query's rows are complete, in place of `bitmap`, and completes them: `reply`
+ * is theirs and parsed, `messages` what arn_py_milvus_lazy() has made of it. */
+PyObject *arn_py_milvus_lazy_rows(arn_py_milvus_replies *replies, PyObject *rows, PyObject *reply,
+                                  PyObject *messages, PyObject *bitmap);
 PyObject *arn_py_milvus_new_lazy_reply(arn_py_state *st, PyObject *bytes);
 
 /* None, if what has been raised is an exception that pymilvus would raise as well when it looks

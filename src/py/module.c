@@ -189,8 +189,8 @@ static int exec_module(PyObject *module) {
         arn_py_init_milvus_vectors(module, st) < 0 || arn_py_init_milvus_schema(module, st) < 0 ||
         arn_py_init_file(module, st) < 0 || arn_py_init_file_open(module, st) < 0 ||
         arn_py_init_file_whole(module, st) < 0 || arn_py_init_plain(module, st) < 0 ||
-        arn_py_init_milvus_lazy(module, st) < 0 || arn_py_init_milvus_parts(module, st) < 0 ||
-        arn_py_init_milvus_call(module, st) < 0)
+        arn_py_init_milvus_lazy(module, st) < 0 || arn_py_init_milvus_lazy_rows(module, st) < 0 ||
+        arn_py_init_milvus_parts(module, st) < 0 || arn_py_init_milvus_call(module, st) < 0)
         return -1;
     if (arn_py_init_model(module, st) < 0)
         return -1;
@@ -222,6 +222,7 @@ static int traverse_module(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(st->openai_client_type);
     Py_VISIT(st->milvus_lazy_reply_type);
     Py_VISIT(st->milvus_lazy_hits_type);
+    Py_VISIT(st->milvus_lazy_rows_type);
     Py_VISIT(st->file_type);
     Py_VISIT(st->file_opening_type);
     Py_VISIT(st->file_text_class);
@@ -273,6 +274,7 @@ static void free_module(void *module) {
     Py_CLEAR(st->openai_client_type);
     Py_CLEAR(st->milvus_lazy_reply_type);
     Py_CLEAR(st->milvus_lazy_hits_type);
+    Py_CLEAR(st->milvus_lazy_rows_type);
     Py_CLEAR(st->file_type);
     Py_CLEAR(st->file_opening_type);
     Py_CLEAR(st->file_text_class);

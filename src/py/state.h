@@ -39,6 +39,7 @@ typedef struct arn_py_state {
     PyTypeObject *openai_client_type;
     PyTypeObject *milvus_lazy_reply_type;
     PyTypeObject *milvus_lazy_hits_type;
+    PyTypeObject *milvus_lazy_rows_type;
     PyTypeObject *grpc_channel_type;
     PyTypeObject *milvus_parts_type;
     PyTypeObject *milvus_plan_type;
@@ -108,6 +109,7 @@ int arn_py_init_openai_stream(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_replies(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_vectors(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_lazy(PyObject *module, arn_py_state *st);
+int arn_py_init_milvus_lazy_rows(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_parts(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_call(PyObject *module, arn_py_state *st);
 int arn_py_init_milvus_schema(PyObject *module, arn_py_state *st);
