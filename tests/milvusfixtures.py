@@ -22,13 +22,22 @@ def _need_lite() -> None:
 
 
 @pytest.fixture(scope="session")
-def lite() -> Iterator[MilvusLite | MilvusStandalone]:
-    """A server that is not to be harmed."""
+def standalone() -> Iterator[MilvusStandalone]:
+    if not (STANDALONE / "bin" / "milvus-server").exists():
+        pytest.skip("the Milvus server is not installed: make build/.milvus-standalone")
+    with MilvusStandalone(quick=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def lite(request: pytest.FixtureRequest) -> Iterator[MilvusLite | MilvusStandalone]:
+    """
+    A server that is not to be harmed. Each module has a milvus-lite of its own: grpc's channels to
+    one address share connections, which pymilvus has pinged every ten seconds; milvus-lite ends
+    those as attacks after a minute, and whoever calls just then finds no server.
+    """
     if IS_STANDALONE:
-        if not (STANDALONE / "bin" / "milvus-server").exists():
-            pytest.skip("the Milvus server is not installed: make build/.milvus-standalone")
-        with MilvusStandalone(quick=True) as server:
-            yield server
+        yield request.getfixturevalue("standalone")
         return
     _need_lite()
     with MilvusLite() as server:
