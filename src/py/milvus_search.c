@@ -415,8 +415,8 @@ static PyObject *subscript(PyObject *op, PyObject *key) {
         return NULL;
     count = PySlice_AdjustIndices(count_parts(op), &start, &stop, step);
     list = PyList_New(count);
-    for (i = 0; list != NULL && i < count; i++, start += step) {
-        PyObject *part = part_at(op, start);
+    for (i = 0; list != NULL && i < count; i++) {
+        PyObject *part = part_at(op, start + i * step);
 
         if (part == NULL)
             Py_CLEAR(list);
