@@ -349,17 +349,23 @@ class MilvusCaller:
     ) -> None: ...
     def bind(
         self,
-        client: Any,
+        kind: type,
+        attributes: int,
+        database: str,
         handler: Any,
         channel: Any,
         core: GrpcChannel,
+        interceptors: list[Any],
+        count: int,
         places: tuple[tuple[Any, ...], ...],
         metadata: tuple[tuple[str, str | bytes], ...],
         path: str,
         /,
     ) -> None:
-        """Know the client as it is. channel: the handler's, core: its GrpcChannel. places: see
-        unchanged(). metadata: pairs that each of its searches has, path: their method."""
+        """Know a client: its class, how many attributes it has, its database, its handler.
+        channel: the handler's, core: its GrpcChannel; interceptors: the channel's, count of them.
+        places: see unchanged(). metadata: pairs that each of its searches has, path: their
+        method."""
     def search(
         self,
         client: Any,

@@ -112,12 +112,15 @@ class NativeChannel(grpc.aio.Channel):
 
         pymilvus has no others than those that add headers, to which it only ever appends more.
         """
+        return self.added()[1]
+
+    def added(self) -> tuple[int, tuple[tuple[str, str | bytes], ...] | None]:
+        """added_metadata(), and the number of interceptors that it is of."""
+        added = self._added
         interceptors = self._unary_unary_interceptors
-        count, added = self._added
-        if count != len(interceptors):
-            count = len(interceptors)
-            added = _headers_of(interceptors)
-            self._added = (count, added)
+        if added[0] != len(interceptors):
+            interceptors = list(interceptors)
+            added = self._added = (len(interceptors), _headers_of(interceptors))
         return added
 
     def unary_unary(

@@ -86,6 +86,10 @@ class Plain:
     def __init__(self) -> None:
         self._known = (0, 0)
 
+    def known(self) -> tuple[int, int]:
+        """The class's tag and the number of attributes of a client that it was true of."""
+        return self._known
+
     def still(self, client: Any) -> bool:
         kind = type(client)
         own = client.__dict__

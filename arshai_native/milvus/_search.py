@@ -21,9 +21,9 @@ from ._template import SEARCH, Timestamp, template
 from ._together import Together, gathered
 
 try:
-    from pymilvus.client.call_context import CallContext
+    from pymilvus.client import call_context
 except ImportError:  # another version of pymilvus
-    CallContext = None  # type: ignore[assignment, misc]
+    call_context = None  # type: ignore[assignment]
 
 _SEARCH = SERVICE + "Search"
 
@@ -35,6 +35,13 @@ _search_watch = _sdk.watch(
     prepare=("search_requests_with_expr", "_prepare_placeholder_str"),
     timestamps=("construct_guarantee_ts", "get_collection_ts"),
     result=True,
+)
+
+# Who writes the metadata of each call.
+_context_watch = call_context and _sdk.Watch(
+    (call_context.CallContext, "__init__"),
+    (call_context.CallContext, "to_grpc_metadata"),
+    (call_context, "current_time_ms"),
 )
 
 # Options that have a meaning before or beside the request.
@@ -238,28 +245,45 @@ async def search(
 
 def caller() -> _core.MilvusCaller | None:
     """What makes a client's searches; None: another version of pymilvus is installed."""
-    if _wire.replies is None or CallContext is None or not _milvus_wire.vectors_agree():
+    if _wire.replies is None or _context_watch is None or not _milvus_wire.vectors_agree():
         return None
     return _core.MilvusCaller(_wire.replies, UNUSUAL | _APART | {"ids"}, last_write)
 
 
 def _bind(client: Any, channel: NativeChannel) -> None:
-    """The client's caller knows it as it is now: this search was one of pymilvus's own kind."""
-    if client._caller is None:
+    """
+    The client's caller knows it as this search, one of pymilvus's own kind, has found it: not as
+    it is by now, as another thread may be changing it.
+    """
+    if client._caller is None or not _context_watch.intact():
         return
     metadata = client._generate_call_context().to_grpc_metadata()
     names = [name for name, _ in metadata]
     # The last of them is the time, which is another one for each call.
     if names != _METADATA or metadata[1][1] or not metadata[2][1].isdecimal():
         return
-    classes = (type(client), CallContext, NativeChannel)
+    database = metadata[0][1]
+    count, added = channel.added()
+    if type(database) is not str or added is None:
+        return
+    kind = type(client)
+    tag, attributes = client._plain.known()
     client._caller.bind(
-        client,
+        kind,
+        attributes,
+        database,
         client._handler,
         channel,
         channel._core,
-        (*_search_watch.places(), *((each, _core.type_tag(each)) for each in classes)),
-        (*metadata[:2], *(channel.added_metadata() or ())),
+        channel._unary_unary_interceptors,
+        count,
+        (
+            (kind, tag),
+            (NativeChannel, _core.type_tag(NativeChannel)),
+            *_search_watch.places(),
+            *_context_watch.places(),
+        ),
+        (*metadata[:2], *added),
         _SEARCH,
     )
 
@@ -277,7 +301,11 @@ async def started(
     begun = _sdk.begin(client)
     try:
         if type(request) is not tuple:
-            found = await client._handler._async_channel.outcome(request)
+            channel = getattr(client._handler, "_async_channel", None)
+            if type(channel) is not NativeChannel:  # another thread was here
+                request.close()
+                return PEER
+            found = await channel.outcome(request)
             return _wire.search_result(*found) if type(found) is tuple else found
         plan, kind, vectors = request
         gatherer = _gatherer(plan, client, collection, kind)

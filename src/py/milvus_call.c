@@ -40,8 +40,12 @@ static int init_plan(PyObject *op, PyObject *args, PyObject *kwargs) {
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "SOIp:MilvusPlan", names, &head, &round_decimal,
                                      &timestamp, &combinable))
         return -1;
-    Py_XSETREF(PLAN(op)->head, Py_NewRef(head));
-    Py_XSETREF(PLAN(op)->round_decimal, Py_NewRef(round_decimal));
+    if (PLAN(op)->head != NULL) { /* searches under way know it as it is */
+        PyErr_SetString(PyExc_RuntimeError, "MilvusPlan.__init__ may be called once");
+        return -1;
+    }
+    PLAN(op)->head = Py_NewRef(head);
+    PLAN(op)->round_decimal = Py_NewRef(round_decimal);
     PLAN(op)->timestamp = timestamp;
     PLAN(op)->combinable = (char)combinable;
     return 0;
@@ -49,6 +53,7 @@ static int init_plan(PyObject *op, PyObject *args, PyObject *kwargs) {
 
 static int traverse_plan(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE(op));
+    Py_VISIT(PLAN(op)->head);
     Py_VISIT(PLAN(op)->round_decimal);
     return 0;
 }
@@ -113,6 +118,21 @@ enum {
         NAME_COUNT
 };
 
+/* A client as bind() was told of it. All of it is there, or nothing: places is NULL. It is replaced
+ * as a whole, because letting go of an object may run any code, a search of this client's too. */
+typedef struct milvus_bound {
+    PyObject *places;      /* see unchanged() */
+    PyObject *kind;        /* the client's class */
+    Py_ssize_t attributes; /* how many the client has */
+    PyObject *database;    /* exactly a str */
+    PyObject *handler;
+    PyObject *channel;
+    arn_py_grpc_channel *core;
+    PyObject *interceptors; /* list */
+    Py_ssize_t interceptor_count;
+    arn_grpc_head *head;
+} milvus_bound;
+
 typedef struct milvus_caller {
     PyObject_HEAD
     arn_py_state *st;
@@ -120,20 +140,32 @@ typedef struct milvus_caller {
     PyObject *unusual;    /* set of options with which a search goes the long way */
     PyObject *last_write; /* (collection, client) -> the timestamp to ask for */
     PyObject *names[NAME_COUNT];
-    /* All of the following from bind(); places NULL: not bound. */
-    PyObject *places; /* see unchanged() */
-    Py_ssize_t attributes;
-    PyObject *handler;
-    PyObject *channel;
-    PyObject *interceptors;
-    Py_ssize_t interceptor_count;
-    PyObject *database;
-    arn_py_grpc_channel *core;
-    arn_grpc_head *head;
+    milvus_bound bound;
 } milvus_caller;
 
 #define CALLER(op) ((milvus_caller *)(op))
 #define NAME(name) (self->names[NAME_##name])
+
+static void release_bound(milvus_bound bound) {
+    if (bound.places == NULL)
+        return;
+    arn_grpc_head_unref(bound.head);
+    Py_DECREF(bound.places);
+    Py_DECREF(bound.kind);
+    Py_DECREF(bound.database);
+    Py_DECREF(bound.handler);
+    Py_DECREF(bound.channel);
+    Py_DECREF((PyObject *)bound.core);
+    Py_DECREF(bound.interceptors);
+}
+
+/* bound: its references are taken over. */
+static void set_bound(milvus_caller *self, milvus_bound bound) {
+    milvus_bound old = self->bound;
+
+    self->bound = bound;
+    release_bound(old);
+}
 
 /* Is object.name this very object? -1 with an exception set. */
 static int is_still(PyObject *object, PyObject *name, PyObject *value) {
@@ -145,43 +177,50 @@ static int is_still(PyObject *object, PyObject *name, PyObject *value) {
 
 static int is_in_database(milvus_caller *self, PyObject *config) {
     PyObject *name = PyObject_GetAttr(config, NAME(db_name));
-    int r = name == NULL ? -1 : name == self->database;
+    int r = name == NULL ? -1 : name == self->bound.database;
 
-    if (r == 0 && PyUnicode_CheckExact(name) && self->database != NULL)
-        r = PyUnicode_Compare(name, self->database) == 0;
+    if (r == 0 && PyUnicode_CheckExact(name))
+        r = PyUnicode_Compare(name, self->bound.database) == 0;
     Py_XDECREF(name);
     return r;
 }
 
+static int is_channel_as_it_was(milvus_caller *self, PyObject *channel) {
+    int r = is_still(channel, NAME(_closed), Py_False);
+
+    if (r > 0)
+        r = is_still(channel, NAME(_unary_unary_interceptors), self->bound.interceptors);
+    return r <= 0 ? r
+                  : PyList_GET_SIZE(self->bound.interceptors) == self->bound.interceptor_count &&
+                        !self->bound.core->is_closed;
+}
+
 /* Whether the client, whose attributes these are, is as it was. 1, 0, or -1 with an exception
  * set. */
-static int is_as_it_was(milvus_caller *self, PyObject *attributes) {
+static int is_as_it_was(milvus_caller *self, PyObject *client, PyObject *attributes) {
     PyObject *config, *handler, *channel, *places;
     int r;
 
-    if (PyDict_GET_SIZE(attributes) != self->attributes ||
+    if (self->bound.places == NULL || (PyObject *)Py_TYPE(client) != self->bound.kind ||
+        PyDict_GET_SIZE(attributes) != self->bound.attributes ||
         PyDict_GetItemWithError(attributes, NAME(_closed)) != Py_False ||
-        PyDict_GetItemWithError(attributes, NAME(_handler)) != self->handler ||
+        PyDict_GetItemWithError(attributes, NAME(_handler)) != self->bound.handler ||
         (config = PyDict_GetItemWithError(attributes, NAME(_config))) == NULL)
         return PyErr_Occurred() ? -1 : 0;
     /* Looking at attributes may run code that binds anew. */
     Py_INCREF(config);
-    handler = Py_NewRef(self->handler);
-    channel = Py_NewRef(self->channel);
-    places = Py_NewRef(self->places);
+    handler = Py_NewRef(self->bound.handler);
+    channel = Py_NewRef(self->bound.channel);
+    places = Py_NewRef(self->bound.places);
     r = is_in_database(self, config);
     if (r > 0)
         r = is_still(handler, NAME(_async_channel), channel);
     if (r > 0)
-        r = is_still(channel, NAME(_closed), Py_False);
-    if (r > 0)
-        r = is_still(channel, NAME(_unary_unary_interceptors), self->interceptors);
-    if (r > 0)
-        r = self->interceptors != NULL &&
-            PyList_GET_SIZE(self->interceptors) == self->interceptor_count &&
-            !self->core->is_closed;
+        r = is_channel_as_it_was(self, channel);
     if (r > 0)
         r = arn_py_unchanged(places);
+    if (r > 0)
+        r = places == self->bound.places;
     Py_DECREF(config);
     Py_DECREF(handler);
     Py_DECREF(channel);
@@ -197,7 +236,7 @@ static int is_usual(milvus_caller *self, PyObject *options) {
     if (!PyDict_CheckExact(options))
         return 0;
     while (r == 0 && PyDict_Next(options, &i, &name, &value))
-        r = PySet_Contains(self->unusual, name);
+        r = PyUnicode_CheckExact(name) ? PySet_Contains(self->unusual, name) : 1;
     return r < 0 ? -1 : !r;
 }
 
@@ -212,7 +251,7 @@ static int take_timeout(PyObject *timeout, uint64_t *ms) {
         PyErr_Clear(); /* for pymilvus to say */
         return 0;
     }
-    return *ms > 0;
+    return *ms > 0 && PyObject_IsTrue(timeout) > 0; /* no time at all is a millisecond there */
 }
 
 /* Lists and numpy's arrays. The encoder takes more than pymilvus: matrices of scipy, and tuples in
@@ -269,7 +308,8 @@ static int put_message(arn_grpc_op *op, milvus_plan *plan, uint64_t timestamp,
     if (plan->timestamp != 0)
         extra = arn_pb_varint_size(plan->timestamp << 3) + arn_pb_varint_size(timestamp);
     op->message.len = head + extra + request.size;
-    p = arn_arena_alloc(&op->base.arena, op->message.len);
+    if (op->message.len <= UINT32_MAX)
+        p = arn_arena_alloc(&op->base.arena, op->message.len);
     op->message.data = p;
     if (p != NULL) {
         memcpy(p, PyBytes_AS_STRING(plan->head), head);
@@ -279,7 +319,7 @@ static int put_message(arn_grpc_op *op, milvus_plan *plan, uint64_t timestamp,
             p = arn_pb_put_varint(p, timestamp);
         }
         arn_py_milvus_put_request(p, &request);
-    } else {
+    } else { /* or it is more than a message of gRPC may be: the long way says which */
         PyErr_NoMemory();
     }
     Py_DECREF(request.values);
@@ -300,12 +340,12 @@ static PyObject *make_request(milvus_caller *self, milvus_plan *plan, uint64_t t
     static const char key[] = "client-request-unixmsec";
     char now[24];
     arn_slice metadata[2] = {{key, sizeof(key) - 1}, {now, 0}};
-    arn_py_grpc_channel *core = (arn_py_grpc_channel *)Py_NewRef((PyObject *)self->core);
+    arn_py_grpc_channel *core = (arn_py_grpc_channel *)Py_NewRef((PyObject *)self->bound.core);
     arn_grpc_op *op;
     arn_py_request *req = NULL;
 
     metadata[1].len = write_now(now, sizeof(now));
-    op = arn_py_grpc_op_of_head(core, self->head, metadata, 1);
+    op = arn_py_grpc_op_of_head(core, self->bound.head, metadata, 1);
     if (op != NULL && put_message(op, plan, timestamp, vectors) < 0) {
         arn_op_unref(&op->base);
         op = NULL;
@@ -355,7 +395,7 @@ static PyObject *find_plan(milvus_caller *self, PyObject *attributes, PyObject *
     plan = key == Py_None ? NULL : PyDict_GetItemWithError(plans, key);
     Py_DECREF(key);
     if (plan == NULL || !PyObject_TypeCheck(plan, self->st->milvus_plan_type) ||
-        PLAN(plan)->head == NULL)
+        PLAN(plan)->head == NULL || PLAN(plan)->round_decimal == NULL)
         return NULL;
     return Py_NewRef(plan);
 }
@@ -363,16 +403,19 @@ static PyObject *find_plan(milvus_caller *self, PyObject *attributes, PyObject *
 /* A request; (plan, kind, vectors) of one to be gathered; NULL without an exception: none of it. */
 static PyObject *start(milvus_caller *self, PyObject *attributes, PyObject *const *args) {
     arn_py_milvus_encoded vectors;
-    PyObject *plan, *made = NULL;
+    PyObject *client = args[ARG_CLIENT];
+    PyObject *plan, *made = NULL, *gather;
     uint64_t timeout_ms, timestamp = 0;
     int gathers;
 
-    if (is_as_it_was(self, attributes) <= 0 || !PyUnicode_CheckExact(args[ARG_COLLECTION]) ||
+    if (is_as_it_was(self, client, attributes) <= 0 ||
+        !PyUnicode_CheckExact(args[ARG_COLLECTION]) ||
         !take_timeout(args[ARG_TIMEOUT], &timeout_ms) || is_usual_data(self, args[ARG_DATA]) <= 0 ||
         is_usual(self, args[ARG_OPTIONS]) <= 0)
         return NULL;
-    gathers = PyDict_GetItemWithError(attributes, NAME(_gather)) == Py_True;
-    plan = find_plan(self, attributes, args);
+    gather = PyDict_GetItemWithError(attributes, NAME(_gather));
+    gathers = gather == Py_True;
+    plan = gather == NULL ? NULL : find_plan(self, attributes, args);
     if (plan == NULL)
         return NULL;
     if (arn_py_milvus_encode(self->st, args[ARG_DATA], 0, &vectors) != 0) {
@@ -383,8 +426,8 @@ static PyObject *start(milvus_caller *self, PyObject *attributes, PyObject *cons
         made = Py_BuildValue("(OiO)", plan, vectors.type, vectors.values);
     /* Python code has run since the first look: what is used from here on is looked at anew. */
     else if ((PLAN(plan)->timestamp == 0 ||
-              look_up_write(self, args[ARG_COLLECTION], args[ARG_CLIENT], &timestamp) == 0) &&
-             self->places != NULL && is_as_it_was(self, attributes) > 0)
+              look_up_write(self, args[ARG_COLLECTION], client, &timestamp) == 0) &&
+             is_as_it_was(self, client, attributes) > 0)
         made = make_request(self, PLAN(plan), timestamp, &vectors, timeout_ms);
     Py_DECREF(vectors.values);
     Py_DECREF(plan);
@@ -407,7 +450,7 @@ static PyObject *search_method(PyObject *op, PyObject *const *args, Py_ssize_t c
         PyErr_Format(PyExc_TypeError, "search() takes %d arguments", ARG_COUNT);
         return NULL;
     }
-    if (self->places == NULL)
+    if (self->bound.places == NULL)
         Py_RETURN_NONE;
     attributes = PyObject_GetAttr(args[ARG_CLIENT], NAME(__dict__));
     made = attributes != NULL && PyDict_Check(attributes) ? start(self, attributes, args) : NULL;
@@ -424,71 +467,47 @@ static PyObject *search_method(PyObject *op, PyObject *const *args, Py_ssize_t c
 
 /* ---- binding ---- */
 
-static void unbind(milvus_caller *self) {
-    arn_grpc_head *head = self->head;
-
-    self->head = NULL;
-    if (head != NULL)
-        arn_grpc_head_unref(head);
-    Py_CLEAR(self->places);
-    Py_CLEAR(self->handler);
-    Py_CLEAR(self->channel);
-    Py_CLEAR(self->interceptors);
-    Py_CLEAR(self->database);
-    Py_CLEAR(self->core);
-}
-
 PyDoc_STRVAR(
     bind_doc,
-    "bind(client, handler, channel, core, places, metadata, path, /)\n--\n\n"
-    "Know the client as it is. channel: the handler's, core: its GrpcChannel. places: see\n"
-    "unchanged(). metadata: pairs that each of its searches has, path: their method.");
+    "bind(kind, attributes, database, handler, channel, core, interceptors, count, places,\n"
+    "     metadata, path, /)\n--\n\n"
+    "Know a client: its class, how many attributes it has, its database, its handler.\n"
+    "channel: the handler's, core: its GrpcChannel; interceptors: the channel's, count of\n"
+    "them. places: see unchanged(). metadata: pairs that each of its searches has, path:\n"
+    "their method.");
 
 static PyObject *bind_method(PyObject *op, PyObject *args) {
     milvus_caller *self = CALLER(op);
-    PyObject *client, *handler, *channel, *places, *metadata, *path, *core;
-    PyObject *attributes = NULL, *config = NULL, *database = NULL, *interceptors = NULL,
-             *all = NULL;
-    arn_grpc_head *head = NULL;
+    PyObject *metadata, *path, *all = NULL;
+    milvus_bound bound;
 
-    if (!PyArg_ParseTuple(args, "OOOO!O!OO:bind", &client, &handler, &channel,
-                          self->st->grpc_channel_type, &core, &PyTuple_Type, &places, &metadata,
-                          &path))
+    if (!PyArg_ParseTuple(args, "O!nUOOO!O!nO!OO:bind", &PyType_Type, &bound.kind,
+                          &bound.attributes, &bound.database, &bound.handler, &bound.channel,
+                          self->st->grpc_channel_type, &bound.core, &PyList_Type,
+                          &bound.interceptors, &bound.interceptor_count, &PyTuple_Type,
+                          &bound.places, &metadata, &path))
         return NULL;
-    attributes = PyObject_GetAttr(client, NAME(__dict__));
-    config = attributes == NULL ? NULL : PyObject_GetAttr(client, NAME(_config));
-    database = config == NULL ? NULL : PyObject_GetAttr(config, NAME(db_name));
-    interceptors =
-        database == NULL ? NULL : PyObject_GetAttr(channel, NAME(_unary_unary_interceptors));
-    all = interceptors == NULL
-              ? NULL
-              : PySequence_Concat(((arn_py_grpc_channel *)core)->metadata, metadata);
-    head = all == NULL ? NULL : arn_py_grpc_head((arn_py_grpc_channel *)core, path, all);
-    if (head != NULL && (!PyDict_Check(attributes) || !PyUnicode_CheckExact(database) ||
-                         !PyList_CheckExact(interceptors))) {
-        PyErr_SetString(PyExc_TypeError, "this is no client that can be known");
-        arn_grpc_head_unref(head);
-        head = NULL;
+    if (!PyUnicode_CheckExact(bound.database)) {
+        PyErr_SetString(PyExc_TypeError, "the database must be exactly a str");
+        return NULL;
     }
-    if (head != NULL) {
-        unbind(self);
-        self->head = head;
-        self->attributes = PyDict_GET_SIZE(attributes);
-        self->handler = Py_NewRef(handler);
-        self->channel = Py_NewRef(channel);
-        self->interceptors = Py_NewRef(interceptors);
-        self->interceptor_count = PyList_GET_SIZE(interceptors);
-        self->database = Py_NewRef(database);
-        self->core = (arn_py_grpc_channel *)Py_NewRef(core);
-        self->places = Py_NewRef(places);
+    if (bound.core->metadata == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "GrpcChannel.__init__ was not called");
+        return NULL;
     }
-    Py_XDECREF(attributes);
-    Py_XDECREF(config);
-    Py_XDECREF(database);
-    Py_XDECREF(interceptors);
+    all = PySequence_Concat(bound.core->metadata, metadata);
+    bound.head = all == NULL ? NULL : arn_py_grpc_head(bound.core, path, all);
     Py_XDECREF(all);
-    if (head == NULL)
+    if (bound.head == NULL)
         return NULL;
+    Py_INCREF(bound.places);
+    Py_INCREF(bound.kind);
+    Py_INCREF(bound.database);
+    Py_INCREF(bound.handler);
+    Py_INCREF(bound.channel);
+    Py_INCREF((PyObject *)bound.core);
+    Py_INCREF(bound.interceptors);
+    set_bound(self, bound);
     Py_RETURN_NONE;
 }
 
@@ -502,18 +521,19 @@ static int traverse_caller(PyObject *op, visitproc visit, void *arg) {
     Py_VISIT(self->replies);
     Py_VISIT(self->unusual);
     Py_VISIT(self->last_write);
-    Py_VISIT(self->places);
-    Py_VISIT(self->handler);
-    Py_VISIT(self->channel);
-    Py_VISIT(self->interceptors);
-    Py_VISIT(self->core);
+    Py_VISIT(self->bound.places);
+    Py_VISIT(self->bound.kind);
+    Py_VISIT(self->bound.handler);
+    Py_VISIT(self->bound.channel);
+    Py_VISIT((PyObject *)self->bound.core);
+    Py_VISIT(self->bound.interceptors);
     return 0;
 }
 
 static int clear_caller(PyObject *op) {
     milvus_caller *self = CALLER(op);
 
-    unbind(self);
+    set_bound(self, (milvus_bound){.places = NULL});
     Py_CLEAR(self->replies);
     Py_CLEAR(self->unusual);
     Py_CLEAR(self->last_write);
