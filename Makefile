@@ -163,7 +163,7 @@ SANITIZE := -O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=all
 	-fno-omit-frame-pointer
 ASAN_TESTS ?= test_exit.py test_redis_exit.py test_json_encode.py test_speech.py \
 	test_embeddings*.py test_openai_*.py test_http_*.py test_grpc_*.py \
-	test_files_open.py test_files_more*.py
+	test_files_open.py test_files_more*.py test_plain.py test_milvus_wire.py test_milvus_call_types.py
 
 ## asan-py         Python tests (ASAN_TESTS) with the extension under both sanitizers
 .PHONY: asan-py

@@ -508,6 +508,29 @@ def _milvus(server: RedisServer) -> Any:
 SCENARIOS.append(Scenario("Milvus: rows, vectors, replies; refused", _milvus, 24))
 
 
+def _milvus_calls(server: RedisServer) -> Any:
+    import test_milvus_call_types as calls
+
+    from arshai_native import _core
+
+    plans = [_core.MilvusPlan(b"x" * 5000, -1, number, True) for number in (0, 9)]
+    vectors = [[0.5] * 1000]
+
+    def once(count: int) -> None:
+        for i in range(count):
+            client = calls.Client(plans[i % 2], gather=i % 4 > 1)
+            caller = calls.known_caller(client, metadata=(("dbname", "x" * 5000),))
+            for data in (vectors, vectors * 2, ["x"], [["x"]], []):
+                calls.search(caller, client, data=data)
+            calls.search(caller, client, timeout=-1)
+            caller.bind(*calls.bound_to(client, path="/x/y"))
+
+    return once, None
+
+
+SCENARIOS.append(Scenario("Milvus: searches made in C", _milvus_calls, 24))
+
+
 @scenario("JSON encoded, and refused", least=200)
 def encoded(server: RedisServer, count: int) -> None:
     circle: list[Any] = []
