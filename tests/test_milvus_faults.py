@@ -184,7 +184,9 @@ def test_cancelled_at_every_stage(fake):
                 task = asyncio.ensure_future(call())
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                task.cancel()
+                if not task.cancel():  # the server was quicker
+                    await task
+                    continue
                 with pytest.raises(asyncio.CancelledError):
                     await task
         assert len(await client.search("c", data=VECTOR)) == 1
