@@ -11,7 +11,7 @@ import pymilvus
 import pytest
 from faultkit import run
 from milvuscallkit import OTHER, VECTOR, Text, gathers, id_of, known, told, vector
-from milvuskit import SCALARS, clients, make, name_of, outcome, rows_of, same
+from milvuskit import SCALARS, clients, make, name_of, outcome, peers_refuse, rows_of, same
 from pymilvus.client import call_context, ts_utils
 from pymilvus.client.async_grpc_handler import AsyncGrpcHandler
 from pymilvus.client.call_context import CallContext
@@ -471,7 +471,7 @@ def test_an_interceptor_more(fake, ways, gather):
 
 
 @gathers
-def test_another_database(fake, ways, gather):
+def test_another_database(fake, ways, monkeypatch, gather):
     fake.on("DescribeDatabase", lambda _: milvus_pb2.DescribeDatabaseResponse())
 
     async def main():
@@ -489,6 +489,7 @@ def test_another_database(fake, ways, gather):
             await client.search("c", data=VECTOR)
             assert ways[-1] == "C"
             client._config.db_name = Text("ends")
+            peers_refuse(monkeypatch, "search")
             for _ in range(2):
                 await client.search("c", data=VECTOR)
                 assert told(fake)["dbname"] == "ends" and ways[-1] == "long"

@@ -13,7 +13,7 @@ from arshai_native import _core
 from arshai_native.milvus import _search
 
 
-def make_caller(unusual=frozenset(), last_write=lambda *_: 1):
+def make_caller(unusual=frozenset(), last_write=lambda *_: int("1234567")):
     return _core.MilvusCaller(_search._wire.replies, unusual, last_write)
 
 
