@@ -301,6 +301,9 @@ def test_nullable_and_default_values(takes_null, monkeypatch, default):
                 made = await outcome(lambda name=name: make(theirs, name, fields))
                 if made[0] == "error":
                     pytest.skip(f"this server has no nullable fields: {made[1][2]}")
+            described = await theirs.describe_collection(names[0])
+            if not any(field.get("nullable") for field in described["fields"]):
+                pytest.skip("this server has no nullable fields, and takes them for others")
             peers_refuse(monkeypatch, *NATIVE)
             mine, other = names
             same(await ours.insert(mine, rows), await theirs.insert(other, rows))
