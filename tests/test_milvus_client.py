@@ -228,6 +228,8 @@ def test_milvus_lite_in_a_file(tmp_path):
     packages = lite_packages()
     if packages is None:
         pytest.skip("milvus-lite is not installed: make build/.milvus-lite says why")
+    if "python{}.{}".format(*sys.version_info) not in str(packages):
+        pytest.skip("milvus-lite is installed for another Python than this one")
     code = """
         import asyncio, sys
         sys.path.append(sys.argv[2])
