@@ -33,6 +33,6 @@ for minor in ${VERSIONS:-11 12 13}; do
     "${pip[@]}" install 'setuptools>=77' wheel -r "$venv/test.txt"
     rm -rf build/temp.* build/lib.*
     ARN_DEV=1 "${pip[@]}" install --no-build-isolation --no-deps --force-reinstall .
-    (cd tests && timeout 900 "../$venv/bin/python" -m pytest -q -c ../pyproject.toml .) || failed=1
+    (cd tests && timeout "${TEST_TIMEOUT:-2400}" "../$venv/bin/python" -m pytest -q -c ../pyproject.toml .) || failed=1
 done
 exit $failed
