@@ -151,6 +151,48 @@ class Status(Exception):
         self.details = details
 
 
+# Arguments of searches beside collection and data.
+SEARCH_OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "filter": {"filter": "id > 3 and a == 'ä'"},
+    "filter parameters": {"filter": "id in {ids}", "filter_params": {"ids": [1, 2]}},
+    "limit": {"limit": 77},
+    "fields": {"output_fields": ["a", "b"], "partition_names": ["p", "q"]},
+    "parameters": {"search_params": {"metric_type": "L2", "params": {"nprobe": 3, "x": [1.5]}}},
+    "radius": {"search_params": {"params": {"radius": 0.5, "range_filter": 0.9}}},
+    "field": {"anns_field": "vector"},
+    "strong": {"consistency_level": "Strong"},
+    "bounded": {"consistency_level": "Bounded"},
+    "session": {"consistency_level": "Session"},
+    "eventually": {"consistency_level": "Eventually"},
+    "customized": {"consistency_level": "Customized", "guarantee_timestamp": 12345},
+    "level as a number": {"consistency_level": 1},
+    "rounding": {"round_decimal": 3},
+    "offset": {"offset": 5},
+    "group": {"group_by_field": "a", "group_size": 2, "strict_group_size": True},
+    "growing": {"ignore_growing": True},
+    "hints": {"search_params": {"hints": "iterative_filter"}},
+    "timezone": {"timezone": "UTC"},
+    "timestamp": {"guarantee_timestamp": 7},
+    "timeout": {"timeout": 30},
+    "a timeout in fractions": {"timeout": 29.5},
+}
+
+
+# Answers to a search that are errors, no replies, or nothing.
+SEARCH_ERRORS: dict[str, Any] = {
+    "status": lambda _: milvus_pb2.SearchResults(status={"code": 100, "reason": "no collection"}),
+    "old status": lambda _: milvus_pb2.SearchResults(status={"error_code": 1, "reason": "old"}),
+    "not allowed": Status(grpc.StatusCode.PERMISSION_DENIED, "not you"),
+    "unauthenticated": Status(grpc.StatusCode.UNAUTHENTICATED, "who?"),
+    "invalid": Status(grpc.StatusCode.INVALID_ARGUMENT, "bad – ä"),
+    "unimplemented": Status(grpc.StatusCode.UNIMPLEMENTED, "cannot"),
+    "corrupt": lambda _: b"\x0a\xff\xff\xff\xff\x0f",
+    "truncated": lambda request: search_reply(request).SerializeToString()[:-3],
+    "empty": lambda _: b"",
+}
+
+
 class _Handler(grpc.GenericRpcHandler):
     def __init__(self, fake: FakeMilvus) -> None:
         self._fake = fake

@@ -11,6 +11,7 @@ import pymilvus
 import pytest
 from faultkit import run
 from milvuscallkit import OTHER, VECTOR, Text, gathers, id_of, known, told, vector
+from milvusfake import SEARCH_OPTIONS
 from milvuskit import SCALARS, clients, make, name_of, outcome, peers_refuse, rows_of, same
 from pymilvus.client import call_context, ts_utils
 from pymilvus.client.async_grpc_handler import AsyncGrpcHandler
@@ -92,34 +93,11 @@ def test_vectors(fake, ways, name, gather):
     assert ways == ["long", "long" if name in NOT_C else "C"]
 
 
-OPTIONS = {
-    "none": {},
-    "filter": {"filter": "id > 3 and a == 'ä'"},
-    "filter parameters": {"filter": "id in {ids}", "filter_params": {"ids": [1, 2]}},
-    "limit": {"limit": 77},
-    "fields": {"output_fields": ["a", "b"], "partition_names": ["p", "q"]},
-    "parameters": {"search_params": {"metric_type": "L2", "params": {"nprobe": 3, "x": [1.5]}}},
-    "field": {"anns_field": "vector"},
-    "strong": {"consistency_level": "Strong"},
-    "bounded": {"consistency_level": "Bounded"},
-    "session": {"consistency_level": "Session"},
-    "eventually": {"consistency_level": "Eventually"},
-    "customized": {"consistency_level": "Customized", "guarantee_timestamp": 12345},
-    "level as a number": {"consistency_level": 1},
-    "timestamp": {"guarantee_timestamp": 7},
-    "rounding": {"round_decimal": 3},
-    "offset": {"offset": 5},
-    "group": {"group_by_field": "a", "group_size": 2, "strict_group_size": True},
-    "timeout": {"timeout": 30},
-    "a timeout in fractions": {"timeout": 29.5},
-}
-
-
 @gathers
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", SEARCH_OPTIONS)
 def test_options(fake, ways, name, gather):
     """Each before and after the client has written."""
-    options = OPTIONS[name]
+    options = SEARCH_OPTIONS[name]
 
     async def main():
         async with clients(fake, gather=gather, token="me:secret") as both:

@@ -17,7 +17,7 @@ import pymilvus
 import pytest
 from faultkit import free_port, run, until
 from milvuscallkit import OTHER, VECTOR, gathers, id_of, known, vector
-from milvusfake import FakeMilvus, Status, search_reply
+from milvusfake import SEARCH_ERRORS, FakeMilvus, Status, search_reply
 from milvuskit import clients, make, name_of, outcome, rows_of, same
 from pymilvus import DataType
 from pymilvus.client.call_context import CallContext
@@ -33,21 +33,8 @@ pytestmark = pytest.mark.usefixtures("bounded", "milvus_environment")
 # ---- errors ----
 
 
-ERRORS = {
-    "status": lambda _: milvus_pb2.SearchResults(status={"code": 100, "reason": "no collection"}),
-    "old status": lambda _: milvus_pb2.SearchResults(status={"error_code": 1, "reason": "old"}),
-    "not allowed": Status(grpc.StatusCode.PERMISSION_DENIED, "not you"),
-    "unauthenticated": Status(grpc.StatusCode.UNAUTHENTICATED, "who?"),
-    "invalid": Status(grpc.StatusCode.INVALID_ARGUMENT, "bad – ä"),
-    "unimplemented": Status(grpc.StatusCode.UNIMPLEMENTED, "cannot"),
-    "corrupt": lambda _: b"\x0a\xff\xff\xff\xff\x0f",
-    "truncated": lambda request: search_reply(request).SerializeToString()[:-3],
-    "empty": lambda _: b"",
-}
-
-
 @gathers
-@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("error", SEARCH_ERRORS.values(), ids=SEARCH_ERRORS)
 def test_errors(fake, ways, error, gather):
     def answer(request):
         if isinstance(error, Status):
