@@ -437,10 +437,15 @@ def test_nothing_is_leaked(fake, ways, gather):
         run(main)
 
 
-def test_nothing_is_leaked_by_replies_in_doubt(fake, ways, monkeypatch):
-    # A test's log is kept, each record with None in it; grpc's server may write one for each call.
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+@pytest.fixture
+def no_log():
+    """A test's log is kept, each record with None in it; grpc's server may write one a call."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
+
+def test_nothing_is_leaked_by_replies_in_doubt(fake, ways, no_log):
     async def main():
         async with AsyncMilvusClient(fake.uri, gather=False) as client:
             await known(client, ways)
