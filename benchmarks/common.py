@@ -173,6 +173,16 @@ print(time.perf_counter() - start, rss() - before)
 """
 
 
+def import_section(modules: tuple[str, ...], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A section about what importing each of them costs, if it is one of those that are wanted."""
+    if options.only and options.only not in "import":
+        return []
+    print("\n### import\n")
+    statements = tuple(f"import {name}" for name in modules)
+    figures = import_figures(("pass", *statements), 3 if options.quick else 9)
+    return [{"name": "import", "figures": figures}]
+
+
 def import_figures(statements: tuple[str, ...], count: int) -> dict[str, tuple[float, float]]:
     """(ms, MB) of each statement alone, in fresh interpreters; prints them."""
     figures: dict[str, tuple[float, float]] = {}

@@ -23,7 +23,7 @@ from common import (
     Bars,
     comparisons,
     heading,
-    import_figures,
+    import_section,
     in_rounds,
     measure,
     median_of,
@@ -155,14 +155,8 @@ def main() -> None:
                 })  # fmt: skip
 
             results.append(report_section(section, in_rounds(section, options.rounds, one)))
-    if not options.only or options.only in "import":
-        print("\n### import\n")
-        statements = tuple(
-            f"import {name}"
-            for name in ("arshai_native.vector_db", "arshai_native.milvus", "pymilvus")
-        )
-        figures = import_figures(("pass", *statements), 3 if options.quick else 9)
-        results.append({"name": "import", "figures": figures})
+    modules = ("arshai_native.vector_db", "arshai_native.milvus", "pymilvus")
+    results += import_section(modules, options)
     summary(results)
     write_results(options.json, about, results)
 

@@ -21,7 +21,7 @@ from common import (
     ROOT,
     comparisons,
     heading,
-    import_figures,
+    import_section,
     in_rounds,
     measure,
     median_of,
@@ -197,14 +197,8 @@ def main() -> None:
             results.append(report_section(section, in_rounds(section, options.rounds, one)))
         if not options.only or options.only in "making a client":
             results.append(report_clients(nginx, 2 if options.quick else 5))
-    if not options.only or options.only in "import":
-        print("\n### import\n")
-        statements = tuple(
-            f"import {name}"
-            for name in ("arshai_native.embeddings", "arshai_native.openai", "openai")
-        )
-        figures = import_figures(("pass", *statements), 3 if options.quick else 9)
-        results.append({"name": "import", "figures": figures})
+    modules = ("arshai_native.embeddings", "arshai_native.openai", "openai")
+    results += import_section(modules, options)
     summary(results)
     write_results(options.json, about, results)
 
