@@ -215,7 +215,7 @@ async def search(
         if plan is None:
             plan = _search_plan(client, collection, data, schema, options, named)
             client._plans.keep(key, plan)
-        if not apart:
+        if schema is None and not apart:  # else all searches like it go this way
             _bind(client, channel)
         gathers = count == 1 and client._gather and plan.combinable and not apart
         if not gathers:
